@@ -1,0 +1,1 @@
+"""The model engine: torch only, no gRPC, no asyncio."""

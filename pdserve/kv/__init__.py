@@ -1,0 +1,1 @@
+"""KV blocks, their layout, and their transfer between instances."""

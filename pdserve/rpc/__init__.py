@@ -1,0 +1,1 @@
+"""gRPC: generated stubs, servers, channels, and the one mapping of errors to status codes."""

@@ -1,0 +1,1 @@
+"""Scheduling policies: plain classes over plain data, shared by services and planner."""

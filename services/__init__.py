@@ -1,0 +1,1 @@
+"""The three processes: gRPC in, scheduling, gRPC out."""
