@@ -72,9 +72,7 @@ class SamplingParams:
             _within("logit_bias", bias, -100.0, 100.0)
 
 
-def _within(
-    name: str, value: float, low: float, high: float, *, open_low: bool = False
-) -> None:
+def _within(name: str, value: float, low: float, high: float, *, open_low: bool = False) -> None:
     above = value > low if open_low else value >= low
     if above and value <= high:  # NaN fails both comparisons
         return

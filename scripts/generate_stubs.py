@@ -39,12 +39,15 @@ def generate(target: Path) -> None:
 def stale_files(fresh: Path) -> list[str]:
     """Names of stubs that are missing, superfluous or different from those in `fresh`."""
     names = {path.name for path in fresh.iterdir()}
-    committed = {path.name for path in STUBS.iterdir() if path.is_file()} if STUBS.exists() else set()
+    committed = (
+        {path.name for path in STUBS.iterdir() if path.is_file()} if STUBS.exists() else set()
+    )
     _, differing, missing = filecmp.cmpfiles(fresh, STUBS, sorted(names), shallow=False)
     return sorted({*differing, *missing, *(committed - names)})
 
 
 def main() -> int:
+    """Generates or checks; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="compare only, write nothing")
     if not parser.parse_args().check:

@@ -35,16 +35,12 @@ class KvPool:
         table = torch.tensor(blocks, dtype=torch.int64)
         return (table[positions // size] * size + positions % size).to(self.device)
 
-    def read(
-        self, layers: slice, heads: slice, slots: torch.Tensor, out: torch.Tensor
-    ) -> None:
+    def read(self, layers: slice, heads: slice, slots: torch.Tensor, out: torch.Tensor) -> None:
         """Copies KV of `slots` [tokens] into `out` [layers, 2, tokens, heads, head_dim]."""
         flat = self.data[layers].flatten(2, 3)[:, :, :, heads]
         torch.index_select(flat, 2, slots, out=out)
 
-    def write(
-        self, layers: slice, heads: slice, slots: torch.Tensor, values: torch.Tensor
-    ) -> None:
+    def write(self, layers: slice, heads: slice, slots: torch.Tensor, values: torch.Tensor) -> None:
         """Copies `values` [layers, 2, tokens, heads, head_dim] into the KV of `slots` [tokens]."""
         flat = self.data[layers].flatten(2, 3)[:, :, :, heads]
         flat.index_copy_(2, slots, values)

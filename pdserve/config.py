@@ -1,0 +1,119 @@
+"""Every option of every service: its name, type, default, meaning and limits, in one place."""
+
+import math
+from dataclasses import dataclass
+
+from pdserve.errors import ConfigError
+from pdserve.options import option
+
+DEFAULT_MODEL = "smollm2-135m-instruct"
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceConfig:
+    """Options of one prefill or decode instance."""
+
+    model: str = option(DEFAULT_MODEL, "model: built-in name, directory, .gguf file or hub id")
+    name: str = option("", "name of the instance; empty: role and port")
+    host: str = option("127.0.0.1", "address to listen on")
+    advertise_host: str = option("", "address that peers connect to; empty: host")
+    port: int = option(0, "gRPC port; 0: any free one")
+    metrics_port: int = option(0, "port of the Prometheus endpoint; 0: any free one")
+    device: str = option("auto", "cpu, cuda or cuda:N; auto: cuda where there is one")
+    dtype: str = option(
+        "auto",
+        "weights and KV; auto: float32 on cpu, bfloat16 on cuda",
+        choices=("auto", "float32", "bfloat16", "float16"),
+    )
+    threads: int = option(0, "CPU threads of the engine; 0: torch's choice")
+    block_size: int = option(16, "tokens a KV block")
+    kv_memory_bytes: int = option(0, "memory of the KV pool; 0: kv_memory_fraction of what is free")
+    kv_memory_fraction: float = option(
+        0.0, "share of the free memory that the KV pool takes; 0: 0.1 on cpu, 0.9 on cuda"
+    )
+    max_model_len: int = option(0, "longest prompt + output, tokens; 0: the model's context length")
+    max_batch_tokens: int = option(
+        512, "token budget of one step: where prefill saturates the device, and the chunk size"
+    )
+    max_batch_seqs: int = option(64, "most sequences that run at once")
+    max_waiting: int = option(256, "most requests that wait; more are refused")
+    prefix_cache: bool = option(True, "keep the KV of full blocks for requests that share a prefix")
+    layer_group: int = option(0, "layers that are handed over together; 0: a sixth of the model")
+    segment_bytes: int = option(8 << 20, "largest piece of one KV transfer")
+    segment_timeout_s: float = option(3.0, "longest time that one piece may take")
+    connect_timeout_s: float = option(5.0, "longest time that building a channel may take")
+    lease_s: float = option(10.0, "how long KV is kept for a decode instance that is silent")
+    max_channels: int = option(64, "most channels that are kept open")
+    report_interval_s: float = option(0.5, "longest silence between load reports")
+    step_timeout_s: float = option(60.0, "a step that runs longer makes the instance unhealthy")
+    drain_grace_s: float = option(30.0, "how long running requests may finish after SIGTERM")
+    log_level: str = option("info", "verbosity", choices=("debug", "info", "warning", "error"))
+
+    def __post_init__(self) -> None:
+        _port("port", self.port)
+        _port("metrics_port", self.metrics_port)
+        _between("threads", self.threads, 0, 1024)
+        _between("block_size", self.block_size, 1, 1024)
+        _between("kv_memory_bytes", self.kv_memory_bytes, 0, math.inf)
+        _between("kv_memory_fraction", self.kv_memory_fraction, 0, 1)
+        _between("max_model_len", self.max_model_len, 0, math.inf)
+        _between("max_batch_tokens", self.max_batch_tokens, 1, 1 << 20)
+        _between("max_batch_seqs", self.max_batch_seqs, 1, 1 << 16)
+        _between("max_waiting", self.max_waiting, 1, 1 << 20)
+        _between("layer_group", self.layer_group, 0, 1024)
+        _between("segment_bytes", self.segment_bytes, 1 << 12, 1 << 30)
+        _between("segment_timeout_s", self.segment_timeout_s, 0.05, 600)
+        _between("connect_timeout_s", self.connect_timeout_s, 0.05, 600)
+        _between("lease_s", self.lease_s, 0.1, 3600)
+        _between("max_channels", self.max_channels, 1, 4096)
+        _between("report_interval_s", self.report_interval_s, 0.01, 60)
+        _between("step_timeout_s", self.step_timeout_s, 0.1, 3600)
+        _between("drain_grace_s", self.drain_grace_s, 0, 3600)
+
+
+@dataclass(frozen=True, slots=True)
+class RouterConfig:
+    """Options of the router."""
+
+    model: str = option(DEFAULT_MODEL, "model whose tokenizer and limits apply")
+    name: str = option("", "name of the router; empty: role and port")
+    host: str = option("127.0.0.1", "address to listen on")
+    port: int = option(0, "gRPC port; 0: any free one")
+    metrics_port: int = option(0, "port of the Prometheus endpoint; 0: any free one")
+    instances: str = option("", "YAML file that lists the prefill and decode instances")
+    placer: str = option("least_load", "how a pair is chosen", choices=("least_load",))
+    colocated: bool = option(False, "run both phases on decode instances: the baseline")
+    max_running: int = option(1024, "most requests at once; more are refused")
+    max_attempts: int = option(4, "placements of one request before it fails")
+    request_timeout_s: float = option(600.0, "deadline of a request whose client sets none")
+    silence_timeout_s: float = option(2.0, "an instance that sends no report for so long is silent")
+    connect_timeout_s: float = option(2.0, "longest time to reach an instance")
+    step_timeout_s: float = option(60.0, "an instance whose step runs longer is silent")
+    placement_timeout_s: float = option(
+        5.0, "how long a request waits for an instance that can take it before it fails"
+    )
+    drain_grace_s: float = option(30.0, "how long running requests may finish after SIGTERM")
+    log_level: str = option("info", "verbosity", choices=("debug", "info", "warning", "error"))
+
+    def __post_init__(self) -> None:
+        _port("port", self.port)
+        _port("metrics_port", self.metrics_port)
+        _between("max_running", self.max_running, 1, 1 << 20)
+        _between("max_attempts", self.max_attempts, 1, 100)
+        _between("request_timeout_s", self.request_timeout_s, 0.1, 86400)
+        _between("silence_timeout_s", self.silence_timeout_s, 0.05, 600)
+        _between("connect_timeout_s", self.connect_timeout_s, 0.05, 600)
+        _between("step_timeout_s", self.step_timeout_s, 0.1, 3600)
+        _between("placement_timeout_s", self.placement_timeout_s, 0, 600)
+        _between("drain_grace_s", self.drain_grace_s, 0, 3600)
+
+
+def _port(name: str, value: int) -> None:
+    _between(name, value, 0, 65535)
+
+
+def _between(name: str, value: float, low: float, high: float) -> None:
+    if low <= value <= high:
+        return
+    limit = f"[{low:g}, {high:g}]"
+    raise ConfigError(f"{name} is {value:g}; it must lie in {limit}", field=name, limit=limit)

@@ -1,0 +1,93 @@
+"""The one mapping between pdserve's exceptions and gRPC status codes, in both directions."""
+
+import functools
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any, NoReturn
+
+import grpc
+from grpc import aio
+
+from pdserve import errors
+from pdserve.rpc.v1 import types_pb2
+
+DETAIL_KEY = "pdserve-error-bin"
+
+# Status codes as https://grpc.github.io/grpc/core/md_doc_statuscodes.html defines them.
+_CODES: dict[type[errors.PdserveError], grpc.StatusCode] = {
+    errors.InvalidRequestError: grpc.StatusCode.INVALID_ARGUMENT,
+    errors.UnknownModelError: grpc.StatusCode.NOT_FOUND,
+    errors.OverloadedError: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    errors.UnavailableError: grpc.StatusCode.UNAVAILABLE,
+    errors.StaleIncarnationError: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.IncompatibleLayoutError: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.TransferError: grpc.StatusCode.ABORTED,
+    errors.DeadlineError: grpc.StatusCode.DEADLINE_EXCEEDED,
+    errors.UnknownRequestError: grpc.StatusCode.NOT_FOUND,
+}
+_BY_REASON = {kind.reason: kind for kind in _CODES}
+_BY_CODE = {
+    grpc.StatusCode.INVALID_ARGUMENT: errors.InvalidRequestError,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: errors.OverloadedError,
+    grpc.StatusCode.UNAVAILABLE: errors.UnavailableError,
+    grpc.StatusCode.DEADLINE_EXCEEDED: errors.DeadlineError,
+}
+
+
+def status_code(error: errors.PdserveError) -> grpc.StatusCode:
+    """The status code that stands for `error`."""
+    return _CODES.get(type(error), grpc.StatusCode.INTERNAL)
+
+
+async def abort(context: "aio.ServicerContext[Any, Any]", error: errors.PdserveError) -> NoReturn:
+    """Ends the call with the status, text and machine-readable detail of `error`."""
+    detail = types_pb2.ErrorDetail(
+        reason=error.reason,
+        field=error.field,
+        limit=error.limit,
+        retry_after_s=error.retry_after_s,
+    )
+    metadata = ((DETAIL_KEY, detail.SerializeToString()),)
+    await context.abort(status_code(error), str(error), trailing_metadata=metadata)
+    raise AssertionError("context.abort raises")
+
+
+def from_rpc_error(call_error: aio.AioRpcError) -> errors.PdserveError:
+    """The exception that the server raised, as well as its status tells."""
+    detail = types_pb2.ErrorDetail()
+    for key, value in call_error.trailing_metadata() or ():
+        if key == DETAIL_KEY and isinstance(value, bytes):
+            detail.ParseFromString(value)
+    code = call_error.code()
+    kind = _BY_REASON.get(detail.reason) or _BY_CODE.get(code, errors.PdserveError)
+    text = call_error.details() or code.name
+    return kind(text, field=detail.field, limit=detail.limit, retry_after_s=detail.retry_after_s)
+
+
+@asynccontextmanager
+async def translated() -> AsyncIterator[None]:
+    """Raises pdserve's exceptions for the gRPC errors of the calls inside."""
+    try:
+        yield
+    except aio.AioRpcError as error:
+        raise from_rpc_error(error) from error
+
+
+Method = Callable[[Any, Any, "aio.ServicerContext[Any, Any]"], Awaitable[Any]]
+
+
+def servicer_method(method: Method) -> Method:
+    """Decorates a servicer method: a `PdserveError` ends the call with its status.
+
+    Streaming methods are coroutines too and send with `context.write`: unlike an async generator,
+    which gRPC leaves to the garbage collector, a cancelled coroutine runs its `finally` at once.
+    """
+
+    @functools.wraps(method)
+    async def handler(self: Any, request: Any, context: "aio.ServicerContext[Any, Any]") -> Any:
+        try:
+            return await method(self, request, context)
+        except errors.PdserveError as error:
+            return await abort(context, error)
+
+    return handler
