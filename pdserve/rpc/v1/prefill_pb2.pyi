@@ -239,10 +239,13 @@ class PullOpen(_message.Message):
     LAYOUT_FIELD_NUMBER: _builtins.int
     DECODE_INCARNATION_FIELD_NUMBER: _builtins.int
     RANK_FIELD_NUMBER: _builtins.int
+    CHANNEL_ATTEMPT_FIELD_NUMBER: _builtins.int
     transfer_id: _builtins.str
     decode_incarnation: _builtins.str
     rank: _builtins.int
     """Rank within the decode instance that pulls."""
+    channel_attempt: _builtins.int
+    """Lowest channel attempt that this rank can use: earlier channels have ended on its side."""
     @_builtins.property
     def layout(self) -> _types_pb2.KvLayout: ...
     def __init__(
@@ -252,10 +255,11 @@ class PullOpen(_message.Message):
         layout: _types_pb2.KvLayout | None = ...,
         decode_incarnation: _builtins.str = ...,
         rank: _builtins.int = ...,
+        channel_attempt: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["layout", b"layout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decode_incarnation", b"decode_incarnation", "layout", b"layout", "rank", b"rank", "transfer_id", b"transfer_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["channel_attempt", b"channel_attempt", "decode_incarnation", b"decode_incarnation", "layout", b"layout", "rank", b"rank", "transfer_id", b"transfer_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -327,7 +331,9 @@ Global___PullCancel: _TypeAlias = PullCancel  # noqa: Y015
 
 @_typing.final
 class PullKeepAlive(_message.Message):
-    """Decode still waits for memory; renews the lease."""
+    """The speaker is alive and has nothing else to say: decode waits for memory (which renews the
+    lease), prefill computes.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -351,6 +357,7 @@ class PullKvResponse(_message.Message):
     SEGMENT_FIELD_NUMBER: _builtins.int
     COMPLETE_FIELD_NUMBER: _builtins.int
     ABORTED_FIELD_NUMBER: _builtins.int
+    KEEP_ALIVE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def ref(self) -> _types_pb2.RequestRef: ...
     @_builtins.property
@@ -361,6 +368,8 @@ class PullKvResponse(_message.Message):
     def complete(self) -> Global___PullComplete: ...
     @_builtins.property
     def aborted(self) -> Global___PullAborted: ...
+    @_builtins.property
+    def keep_alive(self) -> Global___PullKeepAlive: ...
     def __init__(
         self,
         *,
@@ -369,12 +378,13 @@ class PullKvResponse(_message.Message):
         segment: Global___SegmentHeader | None = ...,
         complete: Global___PullComplete | None = ...,
         aborted: Global___PullAborted | None = ...,
+        keep_alive: Global___PullKeepAlive | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["aborted", b"aborted", "accepted", b"accepted", "complete", b"complete", "ref", b"ref", "response", b"response", "segment", b"segment"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["aborted", b"aborted", "accepted", b"accepted", "complete", b"complete", "keep_alive", b"keep_alive", "ref", b"ref", "response", b"response", "segment", b"segment"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["aborted", b"aborted", "accepted", b"accepted", "complete", b"complete", "ref", b"ref", "response", b"response", "segment", b"segment"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aborted", b"aborted", "accepted", b"accepted", "complete", b"complete", "keep_alive", b"keep_alive", "ref", b"ref", "response", b"response", "segment", b"segment"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_response: _TypeAlias = _typing.Literal["accepted", "segment", "complete", "aborted"]  # noqa: Y015
+    _WhichOneofReturnType_response: _TypeAlias = _typing.Literal["accepted", "segment", "complete", "aborted", "keep_alive"]  # noqa: Y015
     _WhichOneofArgType_response: _TypeAlias = _typing.Literal["response", b"response"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_response) -> _WhichOneofReturnType_response | None: ...
 

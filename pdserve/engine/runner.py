@@ -1,0 +1,40 @@
+"""From chunks to tensors, and from logits to tokens."""
+
+import torch
+
+from pdserve.engine.batch import RaggedBatch, Span
+from pdserve.engine.engine import Chunks, LayersDone
+from pdserve.engine.model import Decoder
+from pdserve.engine.sampler import SampledToken, SampleRow, sample
+from pdserve.kv.pool import KvPool
+
+
+class ModelRunner:
+    """Runs a decoder over a KV pool."""
+
+    def __init__(self, decoder: Decoder, pool: KvPool) -> None:
+        self._decoder = decoder
+        self._pool = pool
+
+    @torch.inference_mode()
+    def run(self, chunks: Chunks, layers_done: LayersDone | None) -> list[SampledToken | None]:
+        """Computes the chunks' KV and samples for those that end their sequence."""
+        spans, rows = [], []
+        for chunk in chunks:
+            sequence = chunk.sequence
+            begin, end = sequence.computed, sequence.computed + chunk.tokens
+            last = end == len(sequence.tokens)
+            spans.append(Span(sequence.tokens[begin:end], begin, sequence.blocks, last))
+            if last:
+                rows.append(
+                    SampleRow(
+                        sequence.sampling,
+                        sequence.tokens,
+                        sequence.prompt_tokens,
+                        sequence.end_token_ids,
+                    )
+                )
+        batch = RaggedBatch.build(spans, self._pool.layout.block_size, self._pool.device)
+        logits = self._decoder.forward(batch, self._pool, layers_done)
+        tokens = iter(sample(logits, rows) if rows else [])
+        return [next(tokens) if span.sample else None for span in spans]

@@ -1,0 +1,1 @@
+"""What a prefill and a decode process have in common: engine, requests, load reports, life."""
