@@ -92,12 +92,12 @@ class EngineHost:
             )
         stream = self._streams[request.key] = EventStream()
         self.submit(lambda engine: engine.add(request))
-        self._changed()
+        self.notify()
         try:
             yield stream
         finally:
             del self._streams[request.key]
-            self._changed()
+            self.notify()
 
     def release(self, key: str, settled: Coroutine[Any, Any, None] | None = None) -> None:
         """Frees what the engine has of `key`, its blocks only once `settled` has completed."""
@@ -109,18 +109,33 @@ class EngineHost:
         self._settling.add(task)
         task.add_done_callback(self._settling.discard)
 
-    async def changed(self, timeout_s: float) -> None:
-        """Returns when requests came, went or were admitted, or after `timeout_s`."""
+    async def changed(self, timeout_s: float, gap_s: float = 0.0) -> None:
+        """Returns when requests came, went or were admitted, or after `timeout_s`.
+
+        Never sooner than after `gap_s`, so that a burst of changes is seen as one.
+        """
         change = self._change
+        if gap_s:
+            await asyncio.sleep(gap_s)
         try:
-            async with asyncio.timeout(timeout_s):
+            async with asyncio.timeout(timeout_s - gap_s):
                 await change.wait()
         except TimeoutError:
             return
 
+    def notify(self) -> None:
+        """Wakes whoever waits for `changed`."""
+        self._change.set()
+        self._change = asyncio.Event()
+
+    def end_requests(self, reason: str) -> None:
+        """Ends every request with `UnavailableError`."""
+        for stream in self._streams.values():
+            stream.put(UnavailableError(reason))
+
     async def close(self, timeout_s: float) -> bool:
         """Ends requests and thread; False when a step did not end in time."""
-        self._end_streams(UnavailableError("the instance is shutting down"))
+        self.end_requests("the instance is shutting down")
         if self._settling:
             await asyncio.wait(list(self._settling), timeout=timeout_s)
         return await asyncio.to_thread(self._thread.stop, timeout_s)
@@ -139,7 +154,7 @@ class EngineHost:
                 continue  # cancelled while the step ran
             if isinstance(event, Admitted):
                 stream.admitted = True
-                self._changed()
+                self.notify()
             stream.put(event)
 
     def _fail(self, error: BaseException) -> None:
@@ -147,15 +162,7 @@ class EngineHost:
 
     def _die(self, error: BaseException) -> None:
         self.failure.set_result(error)
-        self._end_streams(UnavailableError(f"the engine failed: {error}"))
-
-    def _end_streams(self, error: UnavailableError) -> None:
-        for stream in self._streams.values():
-            stream.put(error)
-
-    def _changed(self) -> None:
-        self._change.set()
-        self._change = asyncio.Event()
+        self.end_requests(f"the engine failed: {error}")
 
 
 def _event(item: Event | UnavailableError) -> Event:

@@ -5,7 +5,7 @@ formats is the `gguf` package's.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,10 @@ class GgufTensor:
     kind: GGMLQuantizationType
     begin: int
     end: int
+
+    def placed(self, data: int) -> "GgufTensor":
+        """The same tensor in a file whose tensor data start at byte `data`."""
+        return replace(self, begin=self.begin + data, end=self.end + data)
 
 
 class GgufFile:
@@ -75,4 +79,23 @@ class GgufFile:
                 f"{self._path}: tensor {name} has the format {tensor.kind.name}, which the "
                 f"installed gguf package cannot read"
             ) from error
-        return np.array(values, np.float32, copy=None).reshape(tensor.shape)
+        return np.require(values, np.float32, ["W"]).reshape(tensor.shape)
+
+
+def _read_description(cursor: GgufCursor) -> GgufTensor:
+    """One tensor's description; `begin` and `end` still count from the start of the data."""
+    name = cursor.string()
+    dimensions = [cursor.scalar("Q") for _ in range(cursor.scalar("I"))]
+    kind = GGMLQuantizationType(cursor.scalar("I"))
+    begin = cursor.scalar("Q")
+    block_values, block_bytes = GGML_QUANT_SIZES[kind]
+    size = prod(dimensions) // block_values * block_bytes
+    return GgufTensor(name, tuple(reversed(dimensions)), kind, begin, begin + size)
+
+
+def _steps(blocks: int, block_bytes: int) -> int:
+    """Into how many equal rows of whole blocks to cut, each about `_ROW_BYTES` long."""
+    rows = blocks
+    while rows % 2 == 0 and blocks // rows * block_bytes < _ROW_BYTES:
+        rows //= 2
+    return rows

@@ -54,8 +54,7 @@ def open_gguf(path: Path) -> Iterator["GgufCursor"]:
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         if data[: len(_MAGIC)] != _MAGIC:
             raise UnsupportedModelError(f"{path} is not a GGUF file: it does not start with GGUF")
-        cursor = GgufCursor(data)
-        cursor.offset = len(_MAGIC)
+        cursor = GgufCursor(data, len(_MAGIC))
         try:
             yield cursor
         except (struct.error, UnicodeDecodeError, KeyError, ValueError) as error:

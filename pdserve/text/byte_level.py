@@ -40,8 +40,12 @@ def byte_level_tokenizer(
 ) -> Tokenizer:
     """A tokenizer without special tokens; `pre` names the pre-tokenizer as GGUF files do.
 
-    Raises `UnsupportedModelError` for a pre-tokenizer that is not known.
+    Raises `UnsupportedModelError` for a pre-tokenizer that is not known, and for merges that do
+    not fit the tokens.
     """
+    for left, right in merges:  # the library would panic
+        if not {left, right, left + right} <= tokens.keys():
+            raise UnsupportedModelError(f"merge {left!r} {right!r} does not fit the vocabulary")
     # Llama 3 takes a piece that is a token whole, even where its merges would not build it.
     model = models.BPE(vocab=tokens, merges=list(merges), ignore_merges=pre in _LLAMA3)
     tokenizer = Tokenizer(model)

@@ -40,7 +40,7 @@ def _backend(directory: Path, settings: Mapping[str, Any], special: Mapping[str,
     if path.is_file():
         try:
             return Tokenizer.from_str(path.read_text("utf-8"))
-        except Exception as error:
+        except Exception as error:  # tokenizers raises nothing narrower
             raise UnsupportedModelError(f"{path} cannot be read: {error}") from error
     if (directory / "vocab.json").is_file() and (directory / "merges.txt").is_file():
         return _from_merges(directory, settings, special)

@@ -43,12 +43,13 @@ class Tokenizer:
         `InvalidRequestError` for text that UTF-8 cannot hold (lone surrogates).
         """
         try:
-            return list(self._backend.encode(text, add_special_tokens=add_special_tokens).ids)
+            text.encode()
         except UnicodeEncodeError as error:
             raise InvalidRequestError(
                 f"the text is not valid Unicode: {error.reason} at character {error.start}",
                 field="prompt",
             ) from error
+        return list(self._backend.encode(text, add_special_tokens=add_special_tokens).ids)
 
     def chat(self, messages: Sequence[Message]) -> list[int]:
         """The ids of a conversation, ready for the assistant's answer.

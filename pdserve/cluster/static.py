@@ -1,0 +1,104 @@
+"""Membership that is written down: a list, or a YAML file with one.
+
+    instances:
+      - {role: prefill, address: 10.0.0.1:7000, name: prefill-0}
+      - {role: decode, address: 10.0.0.2:7000}
+
+`name` may be left out: role and address then make one.
+"""
+
+from collections.abc import AsyncIterator, Iterable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pdserve.cluster.instance import InstanceAddress, Role
+from pdserve.errors import ConfigError
+
+_FIELDS = ("role", "address", "name")
+
+
+class StaticDiscovery:
+    """A membership that never changes."""
+
+    def __init__(self, instances: Iterable[InstanceAddress]) -> None:
+        self._instances = tuple(instances)
+
+    @classmethod
+    def from_file(cls, path: Path) -> "StaticDiscovery":
+        """The membership that `read_instances` finds in `path`."""
+        return cls(read_instances(path))
+
+    async def watch(self) -> AsyncIterator[tuple[InstanceAddress, ...]]:
+        """The list, once."""
+        yield self._instances
+
+
+def read_instances(path: Path) -> tuple[InstanceAddress, ...]:
+    """The instances that the YAML file lists, in its order.
+
+    Raises `ConfigError` naming the file, the entry and the field that is wrong.
+    """
+    entries = _entries(path)
+    instances = tuple(_instance(path, index, entry) for index, entry in enumerate(entries))
+    for field in ("address", "name"):
+        _refuse_duplicates(path, field, [getattr(instance, field) for instance in instances])
+    return instances
+
+
+def _entries(path: Path) -> list[Any]:
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}", field="instances") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not valid YAML: {error}", field="instances") from error
+    if not isinstance(document, dict) or list(document) != ["instances"]:
+        raise _wrong(path, "instances", "the file must hold one key, `instances`")
+    entries = document["instances"]
+    if not isinstance(entries, list) or not entries:
+        raise _wrong(path, "instances", "must be a list of at least one instance")
+    return entries
+
+
+def _instance(path: Path, index: int, entry: Any) -> InstanceAddress:
+    where = f"instances[{index}]"
+    if not isinstance(entry, dict):
+        raise _wrong(path, where, f"is {entry!r}; it must be a mapping with {', '.join(_FIELDS)}")
+    unknown = sorted(str(key) for key in entry if key not in _FIELDS)
+    if unknown:
+        raise _wrong(path, f"{where}.{unknown[0]}", f"is not known; known are {', '.join(_FIELDS)}")
+    role = _role(path, f"{where}.role", entry.get("role"))
+    address = _address(path, f"{where}.address", entry.get("address"))
+    name = entry.get("name", f"{role}-{address}")
+    if not isinstance(name, str) or not name.strip():
+        raise _wrong(path, f"{where}.name", f"is {name!r}; it must be a text that is not empty")
+    return InstanceAddress(role, address, name)
+
+
+def _role(path: Path, where: str, value: Any) -> Role:
+    if value in list(Role):
+        return Role(value)
+    raise _wrong(path, where, f"is {value!r}; it must be one of {', '.join(Role)}")
+
+
+def _address(path: Path, where: str, value: Any) -> str:
+    if isinstance(value, str):
+        host, colon, port = value.rpartition(":")
+        if host and colon and port.isascii() and port.isdecimal() and 1 <= int(port) <= 65535:
+            return value
+    raise _wrong(path, where, f"is {value!r}; it must be host:port with a port of 1 to 65535")
+
+
+def _refuse_duplicates(path: Path, field: str, values: list[str]) -> None:
+    first: dict[str, int] = {}
+    for index, value in enumerate(values):
+        if value in first:
+            also = f"instances[{first[value]}].{field}"
+            raise _wrong(path, f"instances[{index}].{field}", f"{value!r} is that of {also} too")
+        first[value] = index
+
+
+def _wrong(path: Path, where: str, why: str) -> ConfigError:
+    return ConfigError(f"{path}: {where}: {why}", field=where)

@@ -1,0 +1,145 @@
+"""Attention of one step over the paged KV cache, for many sequences at once."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+
+from pdserve.engine.batch import FreshGroup, PagedGroup, RaggedBatch
+from pdserve.engine.layers import Module
+from pdserve.engine.linear import Linear
+from pdserve.engine.rotary import Rotation
+from pdserve.kv.pool import KvPool
+
+
+@dataclass(frozen=True, slots=True)
+class Heads:
+    """Query heads, KV heads, and the size of each."""
+
+    query: int
+    kv: int
+    dim: int
+
+
+class SelfAttention:
+    """Fused QKV projection, rotation, attention over the cache, output projection."""
+
+    def __init__(self, qkv: Linear, output: Linear, norm: Module | None, heads: Heads) -> None:
+        self._qkv = qkv
+        self._output = output
+        self._norm = norm
+        self._heads = heads
+
+    def __call__(self, x: Tensor, rotation: Rotation | None, step: "PagedStep", layer: int) -> Tensor:
+        """Maps [tokens, hidden] to the same, writing the tokens' KV of `layer`."""
+        heads = self._heads
+        qkv = self._qkv(x).view(-1, heads.query + 2 * heads.kv, heads.dim)
+        qk, v = qkv.split((heads.query + heads.kv, heads.kv), 1)
+        if self._norm is not None:
+            qk = self._norm(qk)
+        if rotation is not None:
+            qk = rotation.apply(qk)
+        q, k = qk.split((heads.query, heads.kv), 1)
+        return self._output(step.attend(layer, q, k, v))
+
+
+class PagedStep:
+    """What all layers of one step share: the batch, its masks and views of the pool."""
+
+    def __init__(self, batch: RaggedBatch, kv: KvPool, heads: Heads) -> None:
+        self._batch = batch
+        self._heads = heads
+        keys, values = kv.data.unbind(1)  # [layers, blocks, block_size, kv_heads, head_dim] each
+        self._key_slots = keys.flatten(1, 2).unbind(0)
+        self._value_slots = values.flatten(1, 2).unbind(0)
+        # Whole blocks as rows: copying 3 KiB at a time is what makes gathering fast.
+        self._key_blocks = keys.flatten(2).unbind(0)
+        self._value_blocks = values.flatten(2).unbind(0)
+        shape = (kv.layout.block_size, heads.query // heads.kv)
+        self._masks = [
+            _causal_mask(group, batch.positions, shape, kv.data.dtype) for group in batch.paged
+        ]
+
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Writes `k`, `v` [tokens, kv_heads, head_dim] to the pool and attends with `q`.
+
+        Returns [tokens, heads * head_dim].
+        """
+        self._key_slots[layer].index_copy_(0, self._batch.slots, k)
+        self._value_slots[layer].index_copy_(0, self._batch.slots, v)
+        parts = [
+            self._attend_paged(group, mask, layer, q[group.rows])
+            for group, mask in zip(self._batch.paged, self._masks, strict=True)
+        ]
+        parts += [
+            _attend_fresh(group, q[group.rows], k[group.rows], v[group.rows])
+            for group in self._batch.fresh
+        ]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def _attend_paged(self, group: PagedGroup, mask: Tensor, layer: int, q: Tensor) -> Tensor:
+        """Attends over blocks gathered from the pool.
+
+        The query heads that share a KV head are treated as further queries of it: no KV is copied
+        for them, and decoding becomes a small matrix product where it was one of vectors.
+        """
+        spans, queries = group.spans, group.queries
+        kv_heads, dim = self._heads.kv, self._heads.dim
+        k = self._key_blocks[layer].index_select(0, group.table)
+        v = self._value_blocks[layer].index_select(0, group.table)
+        folded = _rectangle(q, group).view(spans, queries, kv_heads, -1, dim)
+        out = scaled_dot_product_attention(
+            folded.permute(0, 2, 3, 1, 4).reshape(spans, kv_heads, -1, dim),
+            k.view(spans, -1, kv_heads, dim).transpose(1, 2),
+            v.view(spans, -1, kv_heads, dim).transpose(1, 2),
+            attn_mask=mask,
+        )
+        unfolded = out.view(spans, kv_heads, -1, queries, dim).permute(0, 3, 1, 2, 4)
+        return _rows(unfolded.reshape(spans * queries, -1), group)
+
+
+def _attend_fresh(group: FreshGroup, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Attends over the step's own keys. Padding comes last, where no real query sees it."""
+    out = scaled_dot_product_attention(
+        _rectangle(q, group).transpose(1, 2),
+        _rectangle(k, group).transpose(1, 2),
+        _rectangle(v, group).transpose(1, 2),
+        is_causal=True,
+        enable_gqa=q.shape[1] != k.shape[1],
+    )
+    return _rows(out.transpose(1, 2).reshape(group.spans * group.queries, -1), group)
+
+
+def _rectangle(rows: Tensor, group: FreshGroup | PagedGroup) -> Tensor:
+    """[rows, heads, head_dim] as [spans, queries, heads, head_dim]."""
+    if group.padding is not None:
+        rows = rows.index_select(0, group.padding.spread)
+    return rows.unflatten(0, (group.spans, group.queries))
+
+
+def _rows(cells: Tensor, group: FreshGroup | PagedGroup) -> Tensor:
+    """[spans * queries, size] without its padding."""
+    return cells if group.padding is None else cells.index_select(0, group.padding.gather)
+
+
+def _causal_mask(
+    group: PagedGroup, positions: Tensor, shape: tuple[int, int], dtype: torch.dtype
+) -> Tensor:
+    """What is added to the scores: 0 up to a query's own position, -inf beyond.
+
+    `shape` is (block size, query heads a KV head). Returns [spans, 1, folded queries, keys], with
+    one query for all heads where there is but one a span. -inf never fills a row: a padding query
+    has the position of a real one.
+    """
+    block_size, heads_per_kv = shape
+    keys = torch.arange(
+        group.table.numel() // group.spans * block_size, device=positions.device
+    )
+    own = positions[group.rows]
+    if group.padding is not None:
+        own = own.index_select(0, group.padding.spread)
+    hidden = keys > own.view(group.spans, 1, group.queries, 1)
+    mask = torch.zeros(hidden.shape, dtype=dtype, device=positions.device)
+    mask.masked_fill_(hidden, -torch.inf)
+    return mask if group.queries == 1 else mask.repeat(1, 1, heads_per_kv, 1)

@@ -1,0 +1,47 @@
+"""The calls that prefill and decode have in common: load reports and draining."""
+
+from collections.abc import Awaitable, Callable
+
+from grpc import aio
+
+from pdserve.instance.instance import Instance
+from pdserve.rpc.v1 import types_pb2
+
+# Reports follow changes, but not more often than this.
+MIN_REPORT_GAP_S = 0.02
+
+Write = Callable[[types_pb2.LoadReport], Awaitable[None]]
+
+
+class Control:
+    """Reports load to whoever watches, and starts a drain when asked to.
+
+    `drain(grace_s)` begins the drain and returns at once.
+    """
+
+    def __init__(
+        self, instance: Instance, report_interval_s: float, drain: Callable[[float | None], None]
+    ) -> None:
+        self._instance = instance
+        self._report_interval_s = report_interval_s
+        self._drain = drain
+
+    async def watch_load(
+        self,
+        request: types_pb2.WatchLoadRequest,
+        context: "aio.ServicerContext[types_pb2.WatchLoadRequest, types_pb2.LoadReport]",
+    ) -> None:
+        """Writes a report on every change and at least every interval, until the call ends."""
+        interval_s = request.interval_s or self._report_interval_s
+        while True:
+            await context.write(self._instance.report())
+            await self._instance.host.changed(interval_s, gap_s=MIN_REPORT_GAP_S)
+
+    async def drain(self, request: types_pb2.DrainRequest) -> types_pb2.DrainResponse:
+        """Stops taking requests; running ones finish within the grace."""
+        self._instance.check_incarnation(request.incarnation)
+        self._drain(request.grace_s or None)
+        return types_pb2.DrainResponse(
+            incarnation=self._instance.info.incarnation,
+            running_requests=self._instance.host.requests,
+        )

@@ -1,0 +1,83 @@
+"""One life of a prefill or decode process: who it is, what it takes, how it is."""
+
+import asyncio
+from collections.abc import Callable
+
+from pdserve.errors import StaleIncarnationError, UnavailableError
+from pdserve.instance.engine_host import EngineHost
+from pdserve.instance.requests import RequestLimits
+from pdserve.rpc.v1 import types_pb2
+
+
+class Instance:
+    """Identity, limits, engine and condition of this process.
+
+    `transfer_counts` returns how many transfers, channels and leases are open.
+    """
+
+    def __init__(
+        self,
+        info: types_pb2.InstanceInfo,
+        limits: RequestLimits,
+        host: EngineHost,
+        transfer_counts: Callable[[], tuple[int, int, int]],
+        step_timeout_s: float,
+    ) -> None:
+        self.info = info
+        self.limits = limits
+        self.host = host
+        self.draining = asyncio.Event()
+        self._transfer_counts = transfer_counts
+        self._step_timeout_s = step_timeout_s
+
+    @property
+    def healthy(self) -> bool:
+        """Whether new requests would be served: not draining, and no step is stuck."""
+        stuck = self.host.step_age() > self._step_timeout_s
+        return not (self.draining.is_set() or self.host.failure.done() or stuck)
+
+    def check_incarnation(self, incarnation: str) -> None:
+        """Raises `StaleIncarnationError` when another life of this instance was meant."""
+        if incarnation and incarnation != self.info.incarnation:
+            raise StaleIncarnationError(
+                f"incarnation {incarnation} was meant; {self.info.name} is {self.info.incarnation}",
+                field="ref.incarnation",
+            )
+
+    def check_accepts(self, ref: types_pb2.RequestRef) -> None:
+        """Raises when the instance cannot take a new request: another life meant, or draining."""
+        self.check_incarnation(ref.incarnation)
+        if self.draining.is_set():
+            raise UnavailableError(f"{self.info.name} is draining")
+
+    def reply_ref(self, ref: types_pb2.RequestRef) -> types_pb2.RequestRef:
+        """The reference that answers to `ref` carry."""
+        return types_pb2.RequestRef(
+            request_id=ref.request_id, attempt=ref.attempt, incarnation=self.info.incarnation
+        )
+
+    def report(self) -> types_pb2.LoadReport:
+        """The instance as it is now."""
+        load = self.host.load()
+        scheduler, blocks = load.scheduler, load.blocks
+        transfers, channels, leases = self._transfer_counts()
+        return types_pb2.LoadReport(
+            info=self.info,
+            draining=self.draining.is_set(),
+            waiting_requests=scheduler.waiting,
+            running_requests=self.host.requests - scheduler.waiting,
+            waiting_tokens=scheduler.waiting_tokens,
+            context_tokens=scheduler.context_tokens,
+            blocks=types_pb2.BlockCounts(
+                free=blocks.free,
+                active=blocks.active,
+                cached=blocks.cached,
+                quarantined=blocks.quarantined,
+            ),
+            transfers=transfers,
+            channels=channels,
+            leases=leases,
+            tasks=self.host.requests + self.host.settling,
+            steps=load.steps,
+            step_age_s=self.host.step_age(),
+        )

@@ -1,0 +1,193 @@
+"""From start to exit of a prefill or decode process: load, serve, drain, stop."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
+
+from pdserve import __version__, logs
+from pdserve.config import InstanceConfig
+from pdserve.engine.engine import Engine, KvListener
+from pdserve.instance.control import Control
+from pdserve.instance.engine_host import EngineHost
+from pdserve.instance.instance import Instance
+from pdserve.instance.loading import LoadedEngine
+from pdserve.instance.metrics import InstanceMetrics, LoadCollector
+from pdserve.instance.requests import RequestLimits
+from pdserve.kv.blocks import BlockPool
+from pdserve.metrics import MetricsEndpoint
+from pdserve.process import StopSignal, announce, new_incarnation
+from pdserve.kv.wire import layout_to_proto
+from pdserve.rpc.server import RpcServer
+from pdserve.rpc.v1 import types_pb2
+from pdserve.scheduling.batching import TokenBudget
+from pdserve.scheduling.scheduler import Scheduler
+
+log = logging.getLogger(__name__)
+
+# How long what is left of a request may take to unwind once it was told to end.
+STOP_TIMEOUT_S = 5.0
+HEALTH_INTERVAL_S = 0.25
+
+
+class Transfers(Protocol):
+    """A role's end of the KV transfers."""
+
+    @property
+    def listener(self) -> KvListener | None:
+        """Who is told of computed KV, if anyone."""
+        ...
+
+    def counts(self) -> tuple[int, int, int]:
+        """Open transfers, channels and leases."""
+        ...
+
+    async def close(self) -> None:
+        """Ends transfers and channels; bounded."""
+        ...
+
+
+T = TypeVar("T", bound=Transfers)
+
+
+@dataclass(frozen=True, slots=True)
+class Parts(Generic[T]):
+    """What a servicer works with."""
+
+    config: InstanceConfig
+    instance: Instance
+    transfers: T
+    control: Control
+    metrics: InstanceMetrics
+
+
+@dataclass(frozen=True, slots=True)
+class Role(Generic[T]):
+    """What distinguishes prefill from decode."""
+
+    name: str
+    number: types_pb2.Role
+    service_name: str
+    open_transfers: Callable[[InstanceConfig, LoadedEngine, str], T]
+    add_servicer: Callable[[RpcServer, Parts[T]], None]
+
+
+def run_instance(
+    config: InstanceConfig, role: Role[T], load: Callable[[InstanceConfig], LoadedEngine]
+) -> int:
+    """Runs one instance until it is told to stop; returns the exit status."""
+    logs.configure(config.log_level)
+    return asyncio.run(_run(config, role, load))
+
+
+async def _run(
+    config: InstanceConfig, role: Role[T], load: Callable[[InstanceConfig], LoadedEngine]
+) -> int:
+    stop = StopSignal()
+    server = RpcServer(config.host, config.port, [role.service_name])
+    with MetricsEndpoint(config.host, config.metrics_port) as endpoint:
+        await server.start()
+        loaded = await asyncio.to_thread(load, config)
+        incarnation = new_incarnation()
+        transfers = role.open_transfers(config, loaded, incarnation)
+        host = EngineHost(_engine(config, loaded, transfers.listener), config.max_waiting)
+        info = _info(config, role, loaded, incarnation, server.port)
+        limits = RequestLimits(loaded.vocab_size, loaded.max_model_len)
+        instance = Instance(info, limits, host, transfers.counts, config.step_timeout_s)
+        drain = Drain(instance, config.drain_grace_s)
+        metrics = InstanceMetrics(endpoint.registry, role.name)
+        endpoint.registry.register(LoadCollector(instance))
+        control = Control(instance, config.report_interval_s, drain.begin)
+        role.add_servicer(server, Parts(config, instance, transfers, control, metrics))
+        health = asyncio.create_task(_tell_health(server, instance), name="health")
+        announce(role.name, info.name, server.address, endpoint.url, incarnation)
+        try:
+            failure = await _until_stopped(stop, host)
+            drain.begin(0.0 if failure else None)
+            await drain.finished()
+        finally:
+            health.cancel()
+            await server.stop(grace_s=0.5)
+            await transfers.close()
+            ended = await host.close(STOP_TIMEOUT_S)
+    return 1 if failure or not ended else 0
+
+
+class Drain:
+    """Refuses new requests and gives running ones time to finish."""
+
+    def __init__(self, instance: Instance, grace_s: float) -> None:
+        self._instance = instance
+        self._grace_s = grace_s
+        self._task: asyncio.Task[None] | None = None
+
+    def begin(self, grace_s: float | None) -> None:
+        """Starts the drain; once it has begun, another call changes nothing."""
+        if self._task is None:
+            self._instance.draining.set()
+            self._instance.host.notify()
+            seconds = self._grace_s if grace_s is None else grace_s
+            self._task = asyncio.create_task(self._wait(seconds), name="drain")
+
+    async def finished(self) -> None:
+        """Returns when nothing runs any more or the grace is over."""
+        if self._task is not None:
+            await self._task
+
+    async def _wait(self, grace_s: float) -> None:
+        host = self._instance.host
+        log.info("draining", extra={"requests": host.requests, "grace_s": grace_s})
+        try:
+            async with asyncio.timeout(grace_s):
+                while host.requests:
+                    await host.changed(timeout_s=1.0)
+        except TimeoutError:
+            host.end_requests(f"{self._instance.info.name} ended its drain")
+
+
+async def _until_stopped(stop: StopSignal, host: EngineHost) -> BaseException | None:
+    """Waits for the stop signal or the engine's end; returns what ended the engine."""
+    asked = asyncio.create_task(stop.wait(), name="stop signal")
+    await asyncio.wait({asked, host.failure}, return_when=asyncio.FIRST_COMPLETED)
+    asked.cancel()
+    if not host.failure.done():
+        return None
+    failure = host.failure.result()
+    log.critical("the engine failed", exc_info=failure)
+    return failure
+
+
+async def _tell_health(server: RpcServer, instance: Instance) -> None:
+    """Keeps `grpc.health.v1` true to the instance's condition."""
+    while True:
+        await server.set_serving(instance.healthy)
+        await instance.host.changed(HEALTH_INTERVAL_S)
+
+
+def _engine(config: InstanceConfig, loaded: LoadedEngine, listener: KvListener | None) -> Engine:
+    blocks = BlockPool(loaded.pool.num_blocks, prefix_cache=config.prefix_cache)
+    budget = TokenBudget(config.max_batch_tokens, config.max_batch_seqs)
+    return Engine(
+        Scheduler(blocks, config.block_size, budget, loaded.max_model_len),
+        loaded.runner,
+        fingerprint=loaded.layout.fingerprint,
+        block_size=config.block_size,
+        eos_token_ids=loaded.eos_token_ids,
+        listener=listener,
+    )
+
+
+def _info(
+    config: InstanceConfig, role: Role[T], loaded: LoadedEngine, incarnation: str, port: int
+) -> types_pb2.InstanceInfo:
+    return types_pb2.InstanceInfo(
+        name=config.name or f"{role.name}-{port}",
+        role=role.number,
+        incarnation=incarnation,
+        version=__version__,
+        model=loaded.model,
+        layout=layout_to_proto(loaded.layout),
+        max_model_len=loaded.max_model_len,
+        max_batch_tokens=config.max_batch_tokens,
+    )

@@ -1,0 +1,45 @@
+"""The life of a service process: stop signals, and the line that says it is ready."""
+
+import asyncio
+import os
+import signal
+import uuid
+
+
+def new_incarnation() -> str:
+    """A name for this life of the process that no other life has."""
+    return uuid.uuid4().hex[:16]
+
+
+def announce(role: str, name: str, address: str, metrics_url: str, incarnation: str) -> None:
+    """Prints, for whoever started the process, that it is ready and where it listens."""
+    line = f"role={role} name={name} address={address} metrics={metrics_url}"
+    print(f"ready {line} incarnation={incarnation} pid={os.getpid()}", flush=True)
+
+
+class StopSignal:
+    """SIGTERM or SIGINT: the first asks for a drain, a second one ends the process at once."""
+
+    def __init__(self) -> None:
+        self._asked = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._on_signal, number)
+
+    @property
+    def asked(self) -> bool:
+        """Whether the process has been asked to stop."""
+        return self._asked.is_set()
+
+    def ask(self) -> None:
+        """Does what the first signal does."""
+        self._asked.set()
+
+    async def wait(self) -> None:
+        """Returns once the process has been asked to stop."""
+        await self._asked.wait()
+
+    def _on_signal(self, number: int) -> None:
+        if self._asked.is_set():
+            os._exit(128 + number)
+        self._asked.set()
