@@ -115,5 +115,5 @@ def _port(name: str, value: int) -> None:
 def _between(name: str, value: float, low: float, high: float) -> None:
     if low <= value <= high:
         return
-    limit = f"[{low:g}, {high:g}]"
-    raise ConfigError(f"{name} is {value:g}; it must lie in {limit}", field=name, limit=limit)
+    limit = f"[{low}, {high}]"
+    raise ConfigError(f"{name} is {value}; it must lie in {limit}", field=name, limit=limit)

@@ -35,11 +35,15 @@ def add_options(parser: argparse.ArgumentParser, config: type) -> None:
     )
     group.add_argument("--config", metavar="FILE", help="YAML file with any of these options")
     for field in dataclasses.fields(config):
+        kind = _type_name(config, field.name)
         default = "" if field.default in ("", None) else f" (default: {field.default})"
         group.add_argument(
             f"--{field.name.replace('_', '-')}",
             dest=field.name,
-            metavar=_type_name(config, field.name).upper(),
+            metavar=kind.upper(),
+            # A switch may stand alone: --colocated is --colocated=true.
+            nargs="?" if kind == "bool" else None,
+            const="true" if kind == "bool" else None,
             help=f"{field.metadata['description']}{default}".replace("%", "%%"),
         )
 
@@ -74,9 +78,11 @@ def to_flags(config: Any) -> list[str]:
 
 def _read_file(config: type, path: Path) -> dict[str, Any]:
     try:
-        document = yaml.safe_load(path.read_text())
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}", field="config") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not a text file: {error}", field="config") from error
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: not valid YAML: {error}", field="config") from error
     if document is None:
@@ -101,8 +107,8 @@ def _parse(config: type, field: "dataclasses.Field[Any]", value: Any, where: str
     kind = typing.get_type_hints(config)[field.name]
     choices = field.metadata["choices"]
     try:
-        parsed = _boolean(value) if kind is bool else kind(value)
-    except (TypeError, ValueError) as error:
+        parsed = _boolean(value) if kind is bool else _convert(kind, value)
+    except ValueError as error:
         wanted = "true or false" if kind is bool else kind.__name__
         raise ConfigError(f"{where} is {value!r}; it must be {wanted}", field=field.name) from error
     if choices and parsed not in choices:
@@ -112,6 +118,14 @@ def _parse(config: type, field: "dataclasses.Field[Any]", value: Any, where: str
             limit="|".join(choices),
         )
     return parsed
+
+
+def _convert(kind: type, value: Any) -> Any:
+    """`value` as a `kind`, from text or from YAML, where a conversion would lose something."""
+    whole = type(value) is int and kind is float
+    if not isinstance(value, str) and type(value) is not kind and not whole:
+        raise ValueError(value)
+    return kind(value)
 
 
 def _boolean(value: Any) -> bool:

@@ -76,7 +76,7 @@ def _within(name: str, value: float, low: float, high: float, *, open_low: bool 
     above = value > low if open_low else value >= low
     if above and value <= high:  # NaN fails both comparisons
         return
-    limit = f"{'(' if open_low else '['}{low:g}, {high:g}]"
+    limit = f"{'(' if open_low else '['}{low}, {high}]"
     raise InvalidRequestError(
-        f"{name} is {value:g}; it must lie in {limit}", field=name.split(" ")[0], limit=limit
+        f"{name} is {value}; it must lie in {limit}", field=name.split(" ")[0], limit=limit
     )

@@ -31,16 +31,18 @@ class SelfAttention:
         self._norm = norm
         self._heads = heads
 
-    def __call__(self, x: Tensor, rotation: Rotation | None, step: "PagedStep", layer: int) -> Tensor:
+    def __call__(
+        self, x: Tensor, rotation: Rotation | None, step: "PagedStep", layer: int
+    ) -> Tensor:
         """Maps [tokens, hidden] to the same, writing the tokens' KV of `layer`."""
         heads = self._heads
         qkv = self._qkv(x).view(-1, heads.query + 2 * heads.kv, heads.dim)
-        qk, v = qkv.split((heads.query + heads.kv, heads.kv), 1)
+        qk, v = qkv[:, : heads.query + heads.kv], qkv[:, heads.query + heads.kv :]
         if self._norm is not None:
             qk = self._norm(qk)
         if rotation is not None:
             qk = rotation.apply(qk)
-        q, k = qk.split((heads.query, heads.kv), 1)
+        q, k = qk[:, : heads.query], qk[:, heads.query :]
         return self._output(step.attend(layer, q, k, v))
 
 
@@ -115,7 +117,7 @@ def _rectangle(rows: Tensor, group: FreshGroup | PagedGroup) -> Tensor:
     """[rows, heads, head_dim] as [spans, queries, heads, head_dim]."""
     if group.padding is not None:
         rows = rows.index_select(0, group.padding.spread)
-    return rows.unflatten(0, (group.spans, group.queries))
+    return rows.view(group.spans, group.queries, *rows.shape[1:])
 
 
 def _rows(cells: Tensor, group: FreshGroup | PagedGroup) -> Tensor:
@@ -133,9 +135,7 @@ def _causal_mask(
     has the position of a real one.
     """
     block_size, heads_per_kv = shape
-    keys = torch.arange(
-        group.table.numel() // group.spans * block_size, device=positions.device
-    )
+    keys = torch.arange(group.table.numel() // group.spans * block_size, device=positions.device)
     own = positions[group.rows]
     if group.padding is not None:
         own = own.index_select(0, group.padding.spread)

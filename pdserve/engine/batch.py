@@ -68,9 +68,10 @@ class PagedGroup:
 class RaggedBatch:
     """The tensors of one step, int64, computed once for all layers.
 
-    Rows are the tokens of all spans, group after group, in no order that a caller may rely on:
-    `token_ids`, `positions` and `slots` (block * block_size + offset, where the token's KV goes) are
-    [tokens]. `sampled` [sampled spans] is the row of each wanted logit, in the order of the spans.
+    Rows are the tokens of all spans, group after group, in no order that a caller may rely on.
+    `token_ids`, `positions` and `slots` (block * block_size + offset: where the token's KV goes)
+    are [tokens]; `sampled` [sampled spans] has the row of each wanted logit, in the order of the
+    spans.
     """
 
     token_ids: torch.Tensor
@@ -81,9 +82,7 @@ class RaggedBatch:
     fresh: tuple[FreshGroup, ...]
 
     @classmethod
-    def build(
-        cls, spans: Sequence[Span], block_size: int, device: torch.device
-    ) -> "RaggedBatch":
+    def build(cls, spans: Sequence[Span], block_size: int, device: torch.device) -> "RaggedBatch":
         """Lays out `spans`, at least one, for a pool with blocks of `block_size` tokens.
 
         Raises `ValueError` for a span without tokens or with too few blocks.

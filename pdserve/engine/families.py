@@ -16,7 +16,7 @@ class Naming:
     """How one family is stored in one format.
 
     `transposed` modules are stored [in, out]; rows of `interleaved` ones are in the order that
-    rotates dimension 2i with 2i + 1. `prefix` stands before every name, or before none.
+    rotates dimension 2i with 2i + 1. Some files have `prefix` before the names and some do not.
     `ignored` matches tensors that hold no weights.
     """
 
@@ -25,6 +25,11 @@ class Naming:
     interleaved: frozenset[str] = frozenset()
     prefix: str = ""
     ignored: re.Pattern[str] = re.compile(r"(?!)")
+
+    @property
+    def fused_qkv(self) -> bool:
+        """Whether queries, keys and values are one module, `qkv`."""
+        return "qkv" in self.modules
 
 
 _LLAMA_HF = Naming(

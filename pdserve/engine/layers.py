@@ -35,6 +35,7 @@ class RmsNorm:
         self._eps = eps
 
     def __call__(self, x: Tensor) -> Tensor:
+        """Norms [tokens, hidden] by row."""
         return functional.rms_norm(x, self._weight.shape, self._weight, self._eps)
 
 
@@ -47,6 +48,7 @@ class LayerNorm:
         self._eps = eps
 
     def __call__(self, x: Tensor) -> Tensor:
+        """Norms [tokens, hidden] by row."""
         return functional.layer_norm(x, self._weight.shape, self._weight, self._bias, self._eps)
 
 
@@ -62,6 +64,7 @@ class HeadNorm:
         self._eps = eps
 
     def __call__(self, x: Tensor) -> Tensor:
+        """Norms [tokens, heads + kv_heads, head_dim] by head."""
         return functional.rms_norm(x, self._weight.shape[-1:], None, self._eps) * self._weight
 
 
@@ -74,6 +77,7 @@ class GatedMlp:
         self._activation = ACTIVATIONS[activation]
 
     def __call__(self, x: Tensor) -> Tensor:
+        """Maps [tokens, hidden] to the same."""
         gate, up = self._gate_up(x).chunk(2, -1)
         return self._down(self._activation(gate).mul_(up))
 
@@ -87,6 +91,7 @@ class PlainMlp:
         self._activation = ACTIVATIONS[activation]
 
     def __call__(self, x: Tensor) -> Tensor:
+        """Maps [tokens, hidden] to the same."""
         return self._down(self._activation(self._up(x)))
 
 

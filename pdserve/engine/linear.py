@@ -23,6 +23,7 @@ class DenseLinear:
         self._bias = bias
 
     def __call__(self, x: Tensor) -> Tensor:
+        """Maps [tokens, in_features] to [tokens, out_features]."""
         return functional.linear(x, self._weight, self._bias)
 
 
@@ -38,9 +39,8 @@ class PackedLinear:
         self._bias = bias
 
     def __call__(self, x: Tensor) -> Tensor:
-        y: Tensor = torch.ops.mkldnn._linear_pointwise(
-            x, self._weight, self._bias, "none", [], ""
-        )
+        """Maps [tokens, in_features] to [tokens, out_features]."""
+        y: Tensor = torch.ops.mkldnn._linear_pointwise(x, self._weight, self._bias, "none", [], "")
         return y
 
 
@@ -55,7 +55,7 @@ def make_linear(weight: Tensor, bias: Tensor | None) -> Linear:
 
 
 def _can_pack(dtype: torch.dtype) -> bool:
-    if not torch.backends.mkldnn.is_available():
+    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return False
     if dtype == torch.bfloat16:
         return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())

@@ -88,7 +88,7 @@ def _report_logprobs(logits: torch.Tensor, rows: Rows[SampleRow]) -> list[_Repor
             reports.append(None)
             continue
         logprobs = torch.log_softmax(logits[index], dim=-1)
-        values, ids = torch.topk(logprobs, row.params.logprobs)
+        values, ids = torch.topk(logprobs, min(row.params.logprobs, len(logprobs)))
         reports.append(_Report(logprobs, list(zip(ids.tolist(), values.tolist(), strict=True))))
     return reports
 
@@ -128,13 +128,17 @@ def _ids(ids: Iterable[int], device: torch.device) -> torch.Tensor:
 def _draw(logits: torch.Tensor, rows: Rows[SampleRow]) -> torch.Tensor:
     """Token ids [rows] by inversion of each row's distribution at its own random number."""
     device = logits.device
-    temperature = torch.tensor([row.params.temperature for row in rows], device=device)
+    temperature = torch.tensor(
+        [row.params.temperature for row in rows], dtype=torch.float64, device=device
+    )
     uniforms = torch.tensor(
         [uniform(row.params.seed, row.index) for row in rows],
         dtype=torch.float64,
         device=device,
     )
-    probabilities = torch.softmax((logits / temperature[:, None]).double(), dim=-1)
+    # Against the largest logit first: dividing by a tiny temperature then overflows only downwards.
+    excess = (logits - logits.amax(-1, keepdim=True)).double()
+    probabilities = torch.softmax(excess / temperature[:, None], dim=-1)
     chosen = torch.empty(len(rows), dtype=torch.int64, device=device)
     whole = [index for index, row in enumerate(rows) if not _filtered(row.params)]
     if whole:

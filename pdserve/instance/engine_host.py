@@ -3,14 +3,17 @@
 import asyncio
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 from pdserve.engine.engine import Engine, EngineLoad, EngineRequest
 from pdserve.engine.events import Admitted, Event
 from pdserve.engine.thread import Command, EngineThread
 from pdserve.errors import InvalidRequestError, OverloadedError, UnavailableError
+from pdserve.tasks import task_group
 
 OVERLOAD_RETRY_S = 1.0
+
+T = TypeVar("T")
 
 
 class EventStream:
@@ -32,11 +35,24 @@ class EventStream:
         """The next event; raises the error that ended the stream."""
         return _event(await self._events.get())
 
+    async def unless_ended(self, wait: Coroutine[Any, Any, T]) -> T:
+        """The result of `wait`, while no event is expected; raises what ends the stream first."""
+        async with task_group() as group:
+            waiting = group.create_task(wait)
+            watching = group.create_task(self.next())
+            await asyncio.wait({waiting, watching}, return_when=asyncio.FIRST_COMPLETED)
+            watching.cancel()
+        return waiting.result()
+
     async def next_batch(self) -> list[Event]:
         """The next event and all that have piled up behind it."""
         events = [await self.next()]
         while not self._events.empty():
-            events.append(_event(self._events.get_nowait()))
+            item = self._events.get_nowait()
+            if isinstance(item, UnavailableError):
+                self.put(item)  # for the next call: what came before it still counts
+                break
+            events.append(item)
         return events
 
 
@@ -47,6 +63,8 @@ class EngineHost:
         self._max_waiting = max_waiting
         self._loop = asyncio.get_running_loop()
         self._streams: dict[str, EventStream] = {}
+        self._keys: set[str] = set()  # what the engine may still hold blocks for
+        self._ended = ""  # why no request is taken any more
         self._settling: set[asyncio.Task[None]] = set()
         self._change = asyncio.Event()
         self._thread = EngineThread(engine, self._deliver, self._fail)
@@ -79,9 +97,12 @@ class EngineHost:
     def request(self, request: EngineRequest) -> Iterator[EventStream]:
         """Queues a request for as long as the context lasts; the caller then calls `release`.
 
-        Raises `OverloadedError` when too many wait and `InvalidRequestError` on a key that is live.
+        Raises `OverloadedError` when too many wait, `InvalidRequestError` on a key that is not yet
+        released and settled, and `UnavailableError` when the engine has ended.
         """
-        if request.key in self._streams:
+        if self._ended:
+            raise UnavailableError(self._ended)
+        if request.key in self._keys:
             raise InvalidRequestError(f"request {request.key} is already running", field="ref")
         waiting = sum(1 for stream in self._streams.values() if not stream.admitted)
         if waiting >= self._max_waiting:
@@ -91,6 +112,7 @@ class EngineHost:
                 retry_after_s=OVERLOAD_RETRY_S,
             )
         stream = self._streams[request.key] = EventStream()
+        self._keys.add(request.key)
         self.submit(lambda engine: engine.add(request))
         self.notify()
         try:
@@ -103,6 +125,7 @@ class EngineHost:
         """Frees what the engine has of `key`, its blocks only once `settled` has completed."""
         if settled is None:
             self.submit(lambda engine: engine.remove(key))
+            self._keys.discard(key)
             return
         self.submit(lambda engine: engine.remove(key, unsettled=True))
         task = asyncio.create_task(self._settle(key, settled), name=f"settle {key}")
@@ -135,14 +158,17 @@ class EngineHost:
 
     async def close(self, timeout_s: float) -> bool:
         """Ends requests and thread; False when a step did not end in time."""
-        self.end_requests("the instance is shutting down")
+        self._end("the instance is shutting down")
         if self._settling:
-            await asyncio.wait(list(self._settling), timeout=timeout_s)
+            _, unsettled = await asyncio.wait(list(self._settling), timeout=timeout_s)
+            for task in unsettled:
+                task.cancel()
         return await asyncio.to_thread(self._thread.stop, timeout_s)
 
     async def _settle(self, key: str, settled: Coroutine[Any, Any, None]) -> None:
         await settled
         self.submit(lambda engine: engine.settle(key))
+        self._keys.discard(key)
 
     def _deliver(self, events: list[Event]) -> None:
         self._loop.call_soon_threadsafe(self._dispatch, events)
@@ -161,8 +187,13 @@ class EngineHost:
         self._loop.call_soon_threadsafe(self._die, error)
 
     def _die(self, error: BaseException) -> None:
-        self.failure.set_result(error)
-        self.end_requests(f"the engine failed: {error}")
+        self._end(f"the engine failed: {error}")
+        if not self.failure.done():  # it is cancelled with a task that awaited it
+            self.failure.set_result(error)
+
+    def _end(self, reason: str) -> None:
+        self._ended = reason
+        self.end_requests(reason)
 
 
 def _event(item: Event | UnavailableError) -> Event:

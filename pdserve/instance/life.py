@@ -2,27 +2,24 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from pdserve import __version__, logs
 from pdserve.config import InstanceConfig
-from pdserve.engine.engine import Engine, KvListener
+from pdserve.engine.engine import KvListener
 from pdserve.instance.control import Control
 from pdserve.instance.engine_host import EngineHost
 from pdserve.instance.instance import Instance
-from pdserve.instance.loading import LoadedEngine
+from pdserve.instance.loading import LoadedEngine, make_engine
 from pdserve.instance.metrics import InstanceMetrics, LoadCollector
 from pdserve.instance.requests import RequestLimits
-from pdserve.kv.blocks import BlockPool
+from pdserve.kv.wire import layout_to_proto
 from pdserve.metrics import MetricsEndpoint
 from pdserve.process import StopSignal, announce, new_incarnation
-from pdserve.kv.wire import layout_to_proto
 from pdserve.rpc.server import RpcServer
 from pdserve.rpc.v1 import types_pb2
-from pdserve.scheduling.batching import TokenBudget
-from pdserve.scheduling.scheduler import Scheduler
 
 log = logging.getLogger(__name__)
 
@@ -67,9 +64,9 @@ class Role(Generic[T]):
     """What distinguishes prefill from decode."""
 
     name: str
-    number: types_pb2.Role
+    number: "types_pb2.Role.ValueType"
     service_name: str
-    open_transfers: Callable[[InstanceConfig, LoadedEngine, str], T]
+    open_transfers: Callable[[InstanceConfig, LoadedEngine, str], Awaitable[T]]
     add_servicer: Callable[[RpcServer, Parts[T]], None]
 
 
@@ -90,8 +87,8 @@ async def _run(
         await server.start()
         loaded = await asyncio.to_thread(load, config)
         incarnation = new_incarnation()
-        transfers = role.open_transfers(config, loaded, incarnation)
-        host = EngineHost(_engine(config, loaded, transfers.listener), config.max_waiting)
+        transfers = await role.open_transfers(config, loaded, incarnation)
+        host = EngineHost(make_engine(config, loaded, transfers.listener), config.max_waiting)
         info = _info(config, role, loaded, incarnation, server.port)
         limits = RequestLimits(loaded.vocab_size, loaded.max_model_len)
         instance = Instance(info, limits, host, transfers.counts, config.step_timeout_s)
@@ -149,7 +146,8 @@ class Drain:
 async def _until_stopped(stop: StopSignal, host: EngineHost) -> BaseException | None:
     """Waits for the stop signal or the engine's end; returns what ended the engine."""
     asked = asyncio.create_task(stop.wait(), name="stop signal")
-    await asyncio.wait({asked, host.failure}, return_when=asyncio.FIRST_COMPLETED)
+    first: set[asyncio.Future[Any]] = {asked, host.failure}
+    await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
     asked.cancel()
     if not host.failure.done():
         return None
@@ -163,19 +161,6 @@ async def _tell_health(server: RpcServer, instance: Instance) -> None:
     while True:
         await server.set_serving(instance.healthy)
         await instance.host.changed(HEALTH_INTERVAL_S)
-
-
-def _engine(config: InstanceConfig, loaded: LoadedEngine, listener: KvListener | None) -> Engine:
-    blocks = BlockPool(loaded.pool.num_blocks, prefix_cache=config.prefix_cache)
-    budget = TokenBudget(config.max_batch_tokens, config.max_batch_seqs)
-    return Engine(
-        Scheduler(blocks, config.block_size, budget, loaded.max_model_len),
-        loaded.runner,
-        fingerprint=loaded.layout.fingerprint,
-        block_size=config.block_size,
-        eos_token_ids=loaded.eos_token_ids,
-        listener=listener,
-    )
 
 
 def _info(

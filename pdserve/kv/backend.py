@@ -1,4 +1,4 @@
-"""What a channel needs from `torch.distributed`, with one implementation for CPU and one for CUDA."""
+"""What a channel needs from `torch.distributed`; implemented for CPU and for CUDA."""
 
 from contextlib import AbstractContextManager
 from typing import Protocol
@@ -8,6 +8,7 @@ import torch.distributed as dist
 
 from pdserve.errors import ConfigError
 from pdserve.kv.config import TransferConfig
+from pdserve.kv.store import Store
 
 
 class Staging:
@@ -44,11 +45,11 @@ class Link(Protocol):
     def synchronize(self) -> None:
         """Returns when everything in the stream has happened."""
 
-    def send(self, data: torch.Tensor, seq: int) -> Transmission:
-        """Starts to send uint8 [bytes] as transmission `seq`."""
+    def send(self, data: torch.Tensor) -> Transmission:
+        """Starts to send uint8 [bytes]; sends arrive in their order."""
 
-    def recv(self, data: torch.Tensor, seq: int) -> Transmission:
-        """Starts to receive transmission `seq` into uint8 [bytes]."""
+    def recv(self, data: torch.Tensor) -> Transmission:
+        """Starts to receive uint8 [bytes]."""
 
     def close(self) -> None:
         """Ends the communicator, and with it what is under way at either end."""
@@ -57,7 +58,7 @@ class Link(Protocol):
 class Backend(Protocol):
     """Makes links."""
 
-    def connect(self, store: dist.Store, rank: int) -> Link:
+    def connect(self, store: Store, rank: int) -> Link:
         """Returns the link between ranks 0 and 1 that meet at `store`.
 
         Blocks until both are there. Raises `TransferError` when the other one does not come.

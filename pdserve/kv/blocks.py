@@ -34,7 +34,7 @@ class BlockPool:
         self._hash_of: dict[int, BlockHash] = {}
         self._by_hash: dict[BlockHash, int] = {}
         self._cached: OrderedDict[int, None] = OrderedDict()
-        self._quarantines: dict[str, frozenset[int]] = {}
+        self._quarantines: dict[str, dict[int, None]] = {}  # owner -> its blocks, in order
         self._holds: dict[int, int] = {}  # block -> quarantines that hold it
 
     @property
@@ -105,15 +105,17 @@ class BlockPool:
 
     def quarantine(self, blocks: Iterable[int], owner: str) -> None:
         """Releases `blocks`, but keeps them from reuse until `settle(owner)`."""
-        held = frozenset(blocks)
-        self._quarantines[owner] = self._quarantines.get(owner, frozenset()) | held
-        for block in held:
-            self._holds[block] = self._holds.get(block, 0) + 1
-        self.release(held, owner)
+        left = list(blocks)
+        held = self._quarantines.setdefault(owner, {})
+        for block in left:
+            if block not in held:
+                held[block] = None
+                self._holds[block] = self._holds.get(block, 0) + 1
+        self.release(left, owner)
 
     def settle(self, owner: str) -> None:
         """Ends the quarantine of what `owner` had: nothing moves in it any more. Idempotent."""
-        for block in self._quarantines.pop(owner, frozenset()):
+        for block in reversed(self._quarantines.pop(owner, {})):
             self._holds[block] -= 1
             if not self._holds[block]:
                 del self._holds[block]

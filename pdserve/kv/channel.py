@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
-from pdserve.errors import OverloadedError, TransferError
+from pdserve.errors import TransferError
 from pdserve.kv.backend import Link
 from pdserve.kv.config import TransferConfig
 from pdserve.kv.promise import Promise
@@ -24,7 +24,7 @@ class Job(Protocol):
         Raises `TransferError`, which ends the channel.
         """
 
-    def end(self, link: Link) -> None:
+    def end(self) -> None:
         """Waits for the transmission. Raises `TransferError`, which ends the channel."""
 
     def fail(self, error: TransferError) -> None:
@@ -36,7 +36,7 @@ class Channel:
 
     Transmissions are numbered from 1, alike at both ends. The first error ends the channel; so do
     `close`, and `channel_idle_s` without use. It never recovers: its successor is another channel
-    with a higher `attempt`. A thread that is stuck on a silent peer ends within `segment_timeout_s`.
+    with a higher `attempt`. A thread stuck on a silent peer ends within `segment_timeout_s`.
 
     Made and used in one event loop.
     """
@@ -81,12 +81,12 @@ class Channel:
             self._changed.notify()
 
     def submit(self, job: Job) -> None:
-        """Queues `job`. Raises `TransferError` after the end, `OverloadedError` when it is full."""
+        """Queues `job`. Raises `TransferError` when the channel has ended or its queue is full."""
         with self._changed:
             if self._error is not None:
                 raise TransferError(f"channel {self.name} has ended: {self._error}")
             if len(self._jobs) >= self._config.max_queue:
-                raise OverloadedError(
+                raise TransferError(
                     f"channel {self.name} has {len(self._jobs)} segments waiting",
                     field="max_queue",
                     limit=str(self._config.max_queue),
@@ -101,6 +101,10 @@ class Channel:
     async def ended(self) -> None:
         """Returns when the thread has nothing more to do."""
         await asyncio.shield(self._ended.future)
+
+    def when_ended(self, action: Callable[[], None]) -> None:
+        """Has `action` called in the event loop when the thread has nothing more to do."""
+        self._ended.future.add_done_callback(lambda _: action())
 
     def _end(self, error: TransferError) -> None:
         with self._changed:
@@ -124,7 +128,7 @@ class Channel:
             self._abandon(running)
 
     def _pump(self, link: Link, running: deque[Job]) -> None:
-        """Runs jobs until the channel ends, which raises why. Leaves in `running` what has begun."""
+        """Runs jobs until the channel ends, which raises why; `running`: those under way."""
         begun = 0
         while True:
             job = self._next(wait=not running)
@@ -135,7 +139,7 @@ class Channel:
                 else:
                     running.pop()
             if running and (job is None or len(running) == 2):
-                running[0].end(link)
+                running[0].end()
                 running.popleft()
 
     def _next(self, *, wait: bool) -> Job | None:

@@ -9,6 +9,7 @@ import torch.distributed as dist
 from pdserve.errors import TransferError
 from pdserve.kv.backend import Link, Staging, Transmission
 from pdserve.kv.config import TransferConfig
+from pdserve.kv.store import Store
 
 # gloo matches sends and receives by a 32-bit tag.
 _TAGS = 1 << 20
@@ -20,9 +21,9 @@ class GlooBackend:
     def __init__(self, config: TransferConfig) -> None:
         self._config = config
 
-    def connect(self, store: dist.Store, rank: int) -> Link:
+    def connect(self, store: Store, rank: int) -> Link:
         """See `Backend.connect`."""
-        options = dist.ProcessGroupGloo._Options()
+        options = dist.ProcessGroupGloo._Options()  # type: ignore[attr-defined]
         options._devices = [dist.ProcessGroupGloo.create_device(hostname=self._config.host)]
         options._timeout = timedelta(seconds=self._config.connect_timeout_s)
         options._threads = 1
@@ -41,6 +42,8 @@ class GlooLink:
         self._group: dist.ProcessGroupGloo | None = group
         self._peer = peer
         self._timeout = timeout
+        self._sent = 0
+        self._received = 0
 
     def stream(self) -> AbstractContextManager[object]:
         """Nothing: work on CPU is done when the call returns."""
@@ -52,21 +55,23 @@ class GlooLink:
     def synchronize(self) -> None:
         """Nothing: work on CPU is done when the call returns."""
 
-    def send(self, data: torch.Tensor, seq: int) -> Transmission:
+    def send(self, data: torch.Tensor) -> Transmission:
         """See `Link.send`."""
-        return self._start("send", data, seq)
+        self._sent += 1
+        return self._start("send", data, self._sent % _TAGS)
 
-    def recv(self, data: torch.Tensor, seq: int) -> Transmission:
+    def recv(self, data: torch.Tensor) -> Transmission:
         """See `Link.recv`."""
-        return self._start("recv", data, seq)
+        self._received += 1
+        return self._start("recv", data, self._received % _TAGS)
 
     def close(self) -> None:
         """Closes the sockets, by dropping the group: what the peer waits for fails at once."""
         self._group = None
 
-    def _start(self, operation: str, data: torch.Tensor, seq: int) -> Transmission:
+    def _start(self, operation: str, data: torch.Tensor, tag: int) -> Transmission:
         try:
-            work = getattr(self._group, operation)([data], self._peer, seq % _TAGS)
+            work = getattr(self._group, operation)([data], self._peer, tag)
         except RuntimeError as error:
             raise TransferError(f"gloo {operation} failed: {error}") from error
         return _GlooTransmission(operation, work, self._timeout)

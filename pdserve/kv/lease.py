@@ -16,12 +16,13 @@ class Leases:
         return len(self._expiry)
 
     def grant(self, transfer_id: str) -> None:
-        """Starts a lease."""
+        """Starts a lease, or starts it anew."""
+        self._expiry.pop(transfer_id, None)
         self._expiry[transfer_id] = self._clock() + self._duration_s
 
     def renew(self, transfer_id: str) -> None:
         """Starts the lease anew, if there is one: without a grant there is nothing to renew."""
-        if self._expiry.pop(transfer_id, None) is not None:
+        if transfer_id in self._expiry:
             self.grant(transfer_id)
 
     def end(self, transfer_id: str) -> None:

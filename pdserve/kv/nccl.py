@@ -12,6 +12,7 @@ import torch.distributed as dist
 from pdserve.errors import TransferError
 from pdserve.kv.backend import Link, Staging, Transmission
 from pdserve.kv.config import TransferConfig
+from pdserve.kv.store import Store
 
 # Long enough to leave the core to the engine, short against a segment.
 _POLL_S = 50e-6
@@ -32,7 +33,7 @@ class NcclBackend:
         self._device = device
         self._config = config
 
-    def connect(self, store: dist.Store, rank: int) -> Link:
+    def connect(self, store: Store, rank: int) -> Link:
         """See `Backend.connect`; the first byte is exchanged here, which is when NCCL connects."""
         store.set_timeout(timedelta(seconds=self._config.connect_timeout_s))
         try:
@@ -57,7 +58,7 @@ class NcclLink:
         self.staging = Staging(device)
         self._group = group
         self._peer = peer
-        self._stream = torch.cuda.Stream(device)
+        self._stream: torch.cuda.Stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self._timeout_s = timeout_s
 
     def stream(self) -> AbstractContextManager[object]:
@@ -73,12 +74,12 @@ class NcclLink:
         """Returns when everything in the stream has happened."""
         self._stream.synchronize()
 
-    def send(self, data: torch.Tensor, seq: int) -> Transmission:
-        """See `Link.send`; NCCL keeps order by itself and has no use for `seq`."""
+    def send(self, data: torch.Tensor) -> Transmission:
+        """See `Link.send`."""
         return self._start("send", data)
 
-    def recv(self, data: torch.Tensor, seq: int) -> Transmission:
-        """See `Link.recv`; NCCL keeps order by itself and has no use for `seq`."""
+    def recv(self, data: torch.Tensor) -> Transmission:
+        """See `Link.recv`."""
         return self._start("recv", data)
 
     def close(self) -> None:
@@ -119,4 +120,4 @@ class _NcclTransmission:
 def _greet(link: NcclLink, rank: int) -> None:
     with link.stream():
         data = link.staging.buffer(0, 1).zero_()
-    (link.send if rank == 0 else link.recv)(data, 0).wait()
+    (link.send if rank == 0 else link.recv)(data).wait()

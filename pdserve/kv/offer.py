@@ -36,34 +36,39 @@ class Progress:
 
 
 class Offer:
-    """The KV of one sequence in a rank's pool, from its first chunk until nobody wants it any more.
+    """The KV of one sequence of `tokens` tokens, until nobody wants it any more.
 
-    `advance` and `complete` may be called in any thread, and take microseconds. The first
-    `cached_tokens` were there before and are ready. `layers` are those that the rank holds.
+    `place`, `advance` and `complete` may be called in any thread, and take microseconds. `layers`
+    are those that the rank holds.
     """
 
     def __init__(
         self,
         transfer_id: str,
         ref: types_pb2.RequestRef,
-        blocks: Sequence[int],
         tokens: int,
-        cached_tokens: int,
         layers: range,
         on_change: Callable[[], None],
     ) -> None:
         self.transfer_id = transfer_id
         self.ref = ref
-        self.blocks = tuple(blocks)
+        self.blocks: tuple[int, ...] = ()
         self.tokens = tokens
         self.layers = layers
         self.first_token: types_pb2.Token | None = None
         self._lock = threading.Lock()
-        self._ready = [cached_tokens] * len(layers)
+        self._ready = [0] * len(layers)
         self._marks: list[object] = [None] * len(layers)
         self._on_change = on_change
-        self._change_is_known = True
+        self._told = False
         self._ended = Promise[OfferEnd](asyncio.get_running_loop())
+
+    def place(self, blocks: Sequence[int], cached_tokens: int) -> None:
+        """The KV is to be in `blocks`; that of the first `cached_tokens` is there already."""
+        with self._lock:
+            self.blocks = tuple(blocks)
+            self._ready = [cached_tokens] * len(self.layers)
+        self._tell()
 
     def advance(self, layer_begin: int, layer_end: int, token_end: int, ready: object) -> None:
         """KV of these layers, counted over the whole model, is written up to `token_end`.
@@ -77,15 +82,22 @@ class Offer:
         self._tell()
 
     def complete(self, first_token: types_pb2.Token) -> None:
-        """All KV is written, and this is the token sampled from it."""
-        self.first_token = first_token
+        """All KV is written (a token cannot be sampled before), and this is the first token."""
+        with self._lock:
+            self._ready = [self.tokens] * len(self.layers)
+            self._marks = [None] * len(self.layers)
+            self.first_token = first_token
         self._tell()
 
     def progress(self) -> Progress:
-        """What is ready now; a change after this call is told again."""
+        """What is ready now."""
         with self._lock:
-            self._change_is_known = True
             return Progress(tuple(self._ready), tuple(self._marks))
+
+    def heard(self) -> None:
+        """Called by the sender before it looks: changes from now on are told again."""
+        with self._lock:
+            self._told = False
 
     async def ended(self) -> OfferEnd:
         """Waits until the KV is no longer offered, and returns why.
@@ -101,6 +113,6 @@ class Offer:
     def _tell(self) -> None:
         """Wakes the event loop once for all changes since it last looked."""
         with self._lock:
-            known, self._change_is_known = self._change_is_known, False
-        if known:
+            told, self._told = self._told, True
+        if not told:
             self._on_change()

@@ -44,3 +44,14 @@ class KvPool:
         """Copies `values` [layers, 2, tokens, heads, head_dim] into the KV of `slots` [tokens]."""
         flat = self.data[layers].flatten(2, 3)[:, :, :, heads]
         flat.index_copy_(2, slots, values)
+
+    def mark(self) -> torch.cuda.Event | None:
+        """Marks the writes that have been enqueued so far, for another stream to wait on.
+
+        None on CPU, where a write is done when the call returns.
+        """
+        if self.device.type != "cuda":
+            return None
+        event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        event.record(torch.cuda.current_stream(self.device))
+        return event

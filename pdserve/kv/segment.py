@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
-from pdserve.kv.layout import KvLayout, KvPart
+from pdserve.kv.layout import KvPart
 from pdserve.kv.pool import KvPool
 
 
@@ -17,10 +17,10 @@ class Segment:
     heads: range
     tokens: range
 
-    def size(self, layout: KvLayout) -> int:
-        """Bytes of its keys and values."""
+    def size(self, cell_bytes: int) -> int:
+        """Bytes of its keys and values, with `cell_bytes` for each token, head and layer."""
         cells = len(self.layers) * len(self.heads) * len(self.tokens)
-        return cells * layout.cell_bytes
+        return cells * cell_bytes
 
 
 def next_segment(

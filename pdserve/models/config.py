@@ -14,9 +14,10 @@ DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 class RopeScaling:
     """How rotary frequencies are stretched for longer contexts.
 
-    `linear` divides every frequency by `factor` (Chen et al. 2023, "Extending Context Window ... via
-    Positional Interpolation", 3.2). `llama3` divides the low ones, keeps the high ones and blends
-    those between (Llama 3.1's `use_scaled_rope`); only it reads the last three fields.
+    `linear` divides every frequency by `factor` (Chen et al. 2023, "Extending Context Window of
+    Large Language Models via Positional Interpolation"). `llama3` divides the low ones, keeps the
+    high ones and blends those between (`use_scaled_rope` of Meta's llama-models); only it reads the
+    last three fields.
     """
 
     kind: Literal["linear", "llama3"]

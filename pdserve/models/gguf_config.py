@@ -5,6 +5,7 @@ and then judged by the same rules.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from pdserve.errors import UnsupportedModelError
@@ -58,8 +59,9 @@ def parse_gguf_config(metadata: Mapping[str, Any], *, tie_embeddings: bool) -> M
     }
     if names is _ROTARY:
         config |= {"rope_scaling": _rope_scaling(metadata, str(architecture))}
-    _check_rotary_part(metadata, str(architecture))
-    return parse_hf_config(config)
+    _refuse_variants(metadata, str(architecture))
+    window = metadata.get(f"{architecture}.attention.sliding_window") or None
+    return replace(parse_hf_config(config), sliding_window=window)
 
 
 def _vocab_size(metadata: Mapping[str, Any], architecture: str) -> int | None:
@@ -81,8 +83,14 @@ def _rope_scaling(metadata: Mapping[str, Any], architecture: str) -> dict[str, A
     return {"rope_type": kind, "factor": metadata.get(f"{architecture}.rope.scaling.factor")}
 
 
-def _check_rotary_part(metadata: Mapping[str, Any], architecture: str) -> None:
-    """Refuses heads of which only a part is rotated."""
+def _refuse_variants(metadata: Mapping[str, Any], architecture: str) -> None:
+    """Refuses mixtures of experts, and heads of which only a part is rotated."""
+    experts = metadata.get(f"{architecture}.expert_count", 0)
+    if experts:
+        raise UnsupportedModelError(
+            f"{architecture}.expert_count is {experts}; mixtures of experts are not supported",
+            field="expert_count",
+        )
     rotated = metadata.get(f"{architecture}.rope.dimension_count")
     heads = metadata.get(f"{architecture}.attention.head_count")
     if rotated is None or not heads:

@@ -90,12 +90,14 @@ class GgufCursor:
         self.offset = offset
 
     def scalar(self, code: str) -> Any:
+        """One number or flag, `code` being its letter in `struct`."""
         layout = struct.Struct(f"<{code}")
         (value,) = layout.unpack_from(self.data, self.offset)
         self.offset += layout.size
         return value
 
     def string(self) -> str:
+        """A string: its length, then UTF-8."""
         begin = self.offset + 8
         self.offset = begin + self.scalar("Q")
         if self.offset > len(self.data):
@@ -103,6 +105,7 @@ class GgufCursor:
         return str(self.data[begin : self.offset], "utf-8")
 
     def value(self, kind: int) -> Any:
+        """A value of the type that the specification numbers `kind`."""
         if kind == _STRING:
             return self.string()
         if kind == _ARRAY:

@@ -1,4 +1,4 @@
-"""Reads a Hugging Face `config.json` into a `ModelConfig`, refusing what would be computed wrong."""
+"""Reads a Hugging Face `config.json`, refusing whatever would be computed wrong."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -43,7 +43,7 @@ class _Keys:
     def count(self, key: str, default: int | None = None) -> int:
         """A positive whole number."""
         value = self.get(key, default)
-        if not isinstance(value, int) or value < 1:
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise _wrong(key, value, "a positive whole number")
         return value
 
@@ -81,9 +81,16 @@ class _Keys:
             )
         return _ACTIVATIONS[value]
 
+    def token_id(self, key: str) -> int | None:
+        return next(iter(self.token_ids(key)), None)
+
     def token_ids(self, key: str) -> tuple[int, ...]:
+        """One token id or a list of them."""
         value = self.get(key, [])
-        return tuple(value) if isinstance(value, list) else (int(value),)
+        ids = value if isinstance(value, list) else [value]
+        if not all(isinstance(token_id, int) for token_id in ids):
+            raise _wrong(key, value, "a token id or a list of them")
+        return tuple(ids)
 
 
 def _wrong(key: str, value: Any, wanted: str) -> UnsupportedModelError:
@@ -158,7 +165,7 @@ def _rotary(
         rope_theta=rope.number("rope_theta", keys.number("rope_theta", 10000.0)),
         rope_scaling=_rope_scaling(rope),
         sliding_window=sliding_window,
-        bos_token_id=keys.get("bos_token_id"),
+        bos_token_id=keys.token_id("bos_token_id"),
         eos_token_ids=keys.token_ids("eos_token_id"),
     )
 
@@ -211,7 +218,7 @@ def _opt(keys: _Keys) -> ModelConfig:
         qkv_bias=bias,
         output_bias=bias,
         mlp_bias=bias,
-        bos_token_id=keys.get("bos_token_id"),
+        bos_token_id=keys.token_id("bos_token_id"),
         eos_token_ids=keys.token_ids("eos_token_id"),
     )
 
@@ -241,7 +248,7 @@ def _gpt2(keys: _Keys) -> ModelConfig:
         qkv_bias=True,
         output_bias=True,
         mlp_bias=True,
-        bos_token_id=keys.get("bos_token_id"),
+        bos_token_id=keys.token_id("bos_token_id"),
         eos_token_ids=keys.token_ids("eos_token_id"),
     )
 

@@ -12,6 +12,9 @@ from pdserve import errors
 from pdserve.rpc.v1 import types_pb2
 
 DETAIL_KEY = "pdserve-error-bin"
+# Status and detail travel as HTTP/2 headers: beyond 8 KiB in all, gRPC drops them for an error of
+# its own. A text that quotes a request could be of any length.
+MAX_TEXT = 1024
 
 # Status codes as https://grpc.github.io/grpc/core/md_doc_statuscodes.html defines them.
 _CODES: dict[type[errors.PdserveError], grpc.StatusCode] = {
@@ -25,7 +28,7 @@ _CODES: dict[type[errors.PdserveError], grpc.StatusCode] = {
     errors.DeadlineError: grpc.StatusCode.DEADLINE_EXCEEDED,
     errors.UnknownRequestError: grpc.StatusCode.NOT_FOUND,
 }
-_BY_REASON = {kind.reason: kind for kind in _CODES}
+_BY_REASON = {kind.reason: kind for kind in errors.PdserveError.__subclasses__()}
 _BY_CODE = {
     grpc.StatusCode.INVALID_ARGUMENT: errors.InvalidRequestError,
     grpc.StatusCode.RESOURCE_EXHAUSTED: errors.OverloadedError,
@@ -43,13 +46,18 @@ async def abort(context: "aio.ServicerContext[Any, Any]", error: errors.PdserveE
     """Ends the call with the status, text and machine-readable detail of `error`."""
     detail = types_pb2.ErrorDetail(
         reason=error.reason,
-        field=error.field,
-        limit=error.limit,
+        field=_shortened(error.field),
+        limit=_shortened(error.limit),
         retry_after_s=error.retry_after_s,
     )
     metadata = ((DETAIL_KEY, detail.SerializeToString()),)
-    await context.abort(status_code(error), str(error), trailing_metadata=metadata)
+    text = _shortened(str(error))
+    await context.abort(status_code(error), text, trailing_metadata=metadata)
     raise AssertionError("context.abort raises")
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= MAX_TEXT else f"{text[: MAX_TEXT - 1]}…"
 
 
 def from_rpc_error(call_error: aio.AioRpcError) -> errors.PdserveError:

@@ -41,14 +41,15 @@ class RpcServer:
         names = (*services, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, self._server)
         self.port = self._bind(host, port)
-        self.address = f"{host}:{self.port}"
+        self.address = _join(host, self.port)
 
     def _bind(self, host: str, port: int) -> int:
         check_port_is_free(host, port)
         try:
-            return self._server.add_insecure_port(f"{host}:{port}")
+            return self._server.add_insecure_port(_join(host, port))
         except RuntimeError as error:
-            raise ConfigError(f"cannot listen on {host}:{port}: {error}", field="port") from error
+            text = f"cannot listen on {_join(host, port)}: {error}"
+            raise ConfigError(text, field="port") from error
 
     def register(self, add: Callable[..., None], servicer: object) -> None:
         """Registers `servicer` through the generated function `add_…Servicer_to_server`."""
@@ -80,5 +81,9 @@ def check_port_is_free(host: str, port: int) -> None:
             if error.errno == errno.EADDRINUSE:
                 text = f"port {port} on {host} is in use; choose another (0 takes any free one)"
             else:
-                text = f"cannot listen on {host}:{port}: {error.strerror}"
+                text = f"cannot listen on {_join(host, port)}: {error.strerror}"
             raise ConfigError(text, field="port") from error
+
+
+def _join(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

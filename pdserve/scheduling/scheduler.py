@@ -1,5 +1,6 @@
 """Moves sequences between waiting, loading, running and held, and gives them blocks."""
 
+from bisect import insort
 from collections import deque
 from dataclasses import dataclass
 
@@ -47,8 +48,8 @@ class Scheduler:
         self.max_model_len = max_model_len
         self._block_size = block_size
         self._budget = budget
-        self._waiting: deque[Sequence] = deque()
-        self._running: list[Sequence] = []  # by arrival
+        self._waiting: deque[Sequence] = deque()  # by arrival, as is _running
+        self._running: list[Sequence] = []
         self._by_key: dict[str, Sequence] = {}
         self._arrivals = 0
 
@@ -88,7 +89,8 @@ class Scheduler:
     def commit(self, chunk: Chunk[Sequence], sampled: int | None) -> FinishReason | None:
         """Records that a chunk's KV is computed and, at the end of the tokens, what was sampled.
 
-        Returns why the sequence finished, if it did; it is gone then.
+        Returns why the sequence finished, if it did; it is gone then, unless its work here is
+        prefill: its KV may be on its way by now, so that it is held until it is removed.
         """
         sequence = chunk.sequence
         sequence.computed += chunk.tokens
@@ -97,11 +99,11 @@ class Scheduler:
             return None
         sequence.tokens.append(sampled)
         reason = sequence.finish_reason(self.max_model_len)
-        if reason is not None:
-            self.remove(sequence)
-        elif sequence.work is Work.PREFILL:
+        if sequence.work is Work.PREFILL:
             sequence.state = State.HELD
             self._running.remove(sequence)
+        elif reason is not None:
+            self.remove(sequence)
         return reason
 
     def loaded(self, sequence: Sequence, first_token: int) -> FinishReason | None:
@@ -178,8 +180,7 @@ class Scheduler:
 
     def _run(self, sequence: Sequence) -> None:
         sequence.state = State.RUNNING
-        self._running.append(sequence)
-        self._running.sort(key=lambda running: running.arrival)
+        insort(self._running, sequence, key=_arrival)
 
     def _loading(self) -> int:
         return sum(1 for sequence in self._by_key.values() if sequence.state is State.LOADING)
@@ -223,4 +224,8 @@ class Scheduler:
         sequence.preemptions += 1
         if sequence.work is Work.DECODE:
             sequence.work = Work.BOTH  # its source has let go of the KV
-        self._waiting.appendleft(sequence)
+        insort(self._waiting, sequence, key=_arrival)
+
+
+def _arrival(sequence: Sequence) -> int:
+    return sequence.arrival

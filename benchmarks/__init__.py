@@ -1,0 +1,1 @@
+"""Measurements that docs/benchmarks.md publishes: ratios, taken side by side in one run."""

@@ -1,0 +1,97 @@
+"""`pdserve chat`: a conversation on the terminal."""
+
+import argparse
+import asyncio
+import sys
+
+from rich.console import Console
+
+from pdserve.cli.client import add_router_flag, generate
+from pdserve.cli.generate import write_text
+from pdserve.cli.ledger_view import explanation
+from pdserve.cli.sampling_flags import add_sampling_flags, request_from
+from pdserve.errors import InvalidRequestError, OverloadedError
+from pdserve.rpc.v1 import router_pb2
+
+_HELP = "Ctrl-D ends, Ctrl-C stops an answer, /reset starts afresh, /explain shows the last ledger."
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Adds where to ask and how to answer."""
+    add_router_flag(parser)
+    parser.add_argument("--system", metavar="TEXT", help="system message")
+    parser.add_argument("--model", default="", help="the model that must answer")
+    parser.add_argument(
+        "--timeout-s", type=float, default=600.0, help="longest wait (default: %(default)s)"
+    )
+    parser.add_argument("--explain", action="store_true", help="show the ledger of each answer")
+    add_sampling_flags(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Talks until the input ends; 0 then, 130 after Ctrl-C at the prompt."""
+    conversation = Conversation(arguments)
+    print(_HELP, file=sys.stderr)
+    # The terminal is read outside of the event loop: what a person types has no deadline.
+    with asyncio.Runner() as runner:
+        while True:
+            try:
+                line = input("> ").strip()
+            except EOFError:
+                print()
+                return 0
+            if line == "/reset":
+                conversation.reset()
+            elif line == "/explain":
+                conversation.explain()
+            elif line:
+                _take_turn(runner, conversation, line)
+
+
+def _take_turn(runner: asyncio.Runner, conversation: "Conversation", line: str) -> None:
+    try:
+        runner.run(conversation.ask(line))
+    except KeyboardInterrupt:
+        write_text(" [stopped]\n")
+    except (InvalidRequestError, OverloadedError) as error:  # another turn may well work
+        print(f"error: {error}", file=sys.stderr)
+
+
+class Conversation:
+    """The messages so far. An answer that was stopped or failed leaves no trace in them."""
+
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        self._arguments = arguments
+        self._messages: list[router_pb2.ChatMessage] = []
+        self._last: router_pb2.Finished | None = None
+        self.reset()
+
+    def reset(self) -> None:
+        """Forgets all but the system message."""
+        system = self._arguments.system
+        self._messages = [router_pb2.ChatMessage(role="system", content=system)] if system else []
+
+    def explain(self) -> None:
+        """Shows where the time of the last answer went."""
+        if self._last is not None:
+            Console().print(explanation(self._last))
+
+    async def ask(self, text: str) -> None:
+        """Streams the answer to `text` and remembers both."""
+        question = router_pb2.ChatMessage(role="user", content=text)
+        request = request_from(self._arguments)
+        request.model = self._arguments.model
+        request.chat.messages.extend([*self._messages, question])
+        parts: list[str] = []
+
+        def on_text(part: str) -> None:
+            parts.append(part)
+            write_text(part)
+
+        arguments = self._arguments
+        self._last = await generate(arguments.router, request, on_text, arguments.timeout_s)
+        write_text("\n")
+        answer = router_pb2.ChatMessage(role="assistant", content="".join(parts))
+        self._messages += [question, answer]
+        if arguments.explain:
+            self.explain()

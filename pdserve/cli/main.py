@@ -1,0 +1,82 @@
+"""The command `pdserve`: finds the subcommand, runs it, and turns errors into one sentence."""
+
+import argparse
+import importlib
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from pdserve import __version__
+from pdserve.errors import ConfigError, PdserveError
+
+_ERROR, _USAGE, _INTERRUPTED = 1, 2, 130
+_HINT = "`pdserve COMMAND --help` shows the options of a command."
+
+
+@dataclass(frozen=True, slots=True)
+class _Command:
+    """A subcommand: the module with its `add_flags` and `run`, and a line of help."""
+
+    module: str
+    description: str
+
+
+_COMMANDS = {
+    "up": _Command("up", "start a local cluster and keep it until Ctrl-C"),
+    "generate": _Command("generate", "answer one prompt"),
+    "chat": _Command("chat", "talk with the model"),
+    "models": _Command("models", "list the models that the router serves"),
+    "status": _Command("status", "show the cluster as the router sees it"),
+    "prefill": _Command("instance", "run one prefill instance"),
+    "decode": _Command("instance", "run one decode instance"),
+    "router": _Command("router", "run the router"),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs `pdserve` with `arguments` (default: the command line); returns the exit status.
+
+    0: done. 1: an error. 2: wrong usage. 130: Ctrl-C.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    command = next((word for word in words if word in _COMMANDS), None)
+    try:
+        parser, run = _parser(command)
+        parsed = parser.parse_args(words)
+        return run(parsed)
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return _USAGE
+    except PdserveError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return _ERROR
+
+
+def _parser(command: str | None) -> tuple[argparse.ArgumentParser, Callable[..., int]]:
+    """The parser, with the flags of the one subcommand that was asked for, and its function.
+
+    Only that subcommand's module is imported: a client must start fast, and without torch.
+    """
+    parser = argparse.ArgumentParser(
+        prog="pdserve",
+        description="Serves large language models with prefill and decode apart.",
+        epilog=_HINT,
+    )
+    parser.add_argument("--version", action="version", version=f"pdserve {__version__}")
+    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    run: Callable[..., int] = _no_command
+    for name, entry in _COMMANDS.items():
+        subparser = subparsers.add_parser(
+            name, help=entry.description, description=entry.description, allow_abbrev=False
+        )
+        if name == command:
+            module = importlib.import_module(f"pdserve.cli.{entry.module}")
+            module.add_flags(subparser)
+            run = module.run
+    return parser, run
+
+
+def _no_command(arguments: argparse.Namespace) -> int:
+    raise ConfigError(f"unknown command {arguments.command!r}")

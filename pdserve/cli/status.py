@@ -1,0 +1,67 @@
+"""`pdserve status`: the cluster as the router sees it."""
+
+import argparse
+import asyncio
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from pdserve.cli.client import CALL_TIMEOUT_S, add_router_flag, inference
+from pdserve.rpc.v1 import router_pb2, types_pb2
+
+add_flags = add_router_flag
+
+_ROLES = {types_pb2.ROLE_PREFILL: "prefill", types_pb2.ROLE_DECODE: "decode"}
+_COLORS = {"up": "green", "down": "red", "silent": "red"}
+_COLUMNS = (
+    "instance",
+    "role",
+    "address",
+    "state",
+    "waiting",
+    "running",
+    "KV free/active/cached/quarantined",
+    "transfers",
+    "detail",
+)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Prints a table of instances."""
+    answer = asyncio.run(_ask(arguments.router))
+    console = Console()
+    console.print(cluster_table(answer))
+    console.print(f"{answer.running_requests} requests running")
+    return 0
+
+
+async def _ask(address: str) -> router_pb2.GetClusterResponse:
+    async with inference(address) as stub:
+        return await stub.GetCluster(router_pb2.GetClusterRequest(), timeout=CALL_TIMEOUT_S)
+
+
+def cluster_table(answer: router_pb2.GetClusterResponse) -> Table:
+    """One row an instance."""
+    table = Table()
+    for column in _COLUMNS:
+        table.add_column(column, overflow="fold")
+    for instance in answer.instances:
+        table.add_row(*_row(instance))
+    return table
+
+
+def _row(instance: router_pb2.InstanceStatus) -> tuple[str | Text, ...]:
+    report = instance.report
+    blocks = report.blocks
+    return (
+        report.info.name or "-",
+        _ROLES.get(report.info.role, "-"),
+        instance.address,
+        Text(instance.state, style=_COLORS.get(instance.state, "yellow")),
+        str(report.waiting_requests),
+        str(report.running_requests),
+        f"{blocks.free}/{blocks.active}/{blocks.cached}/{blocks.quarantined}",
+        str(report.transfers),
+        Text(instance.detail or "-"),
+    )

@@ -1,0 +1,132 @@
+"""`pdserve up`: a local cluster that runs until Ctrl-C."""
+
+import argparse
+import asyncio
+import os
+import signal
+from collections.abc import Mapping
+from dataclasses import replace
+
+from rich.console import Console
+
+from pdserve.cli.client import DEFAULT_PORT
+from pdserve.cli.cluster_view import important_lines, processes_table, watching_start
+from pdserve.cli.local_cluster import LOOPBACK, ROUTER, ClusterSpec, LocalCluster
+from pdserve.config import InstanceConfig, RouterConfig
+from pdserve.errors import ConfigError
+from pdserve.options import PREFIX, add_options, load
+from pdserve.rpc.server import check_port_is_free
+
+_STATUS_OF = {signal.SIGINT: 130, signal.SIGTERM: 0}
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Adds the size of the cluster and the options of its services."""
+    parser.epilog = (
+        "Options that instances and router share apply to all of them, but --host, --port and "
+        "--metrics-port are the router's. A --config file holds options of the instances."
+    )
+    parser.add_argument("--prefill", type=int, default=1, help="prefill instances (default: 1)")
+    parser.add_argument("--decode", type=int, default=1, help="decode instances (default: 1)")
+    # Both services have options of the same name: the later help text stands, both read the flag.
+    parser.conflict_handler = "resolve"
+    add_options(parser, InstanceConfig)
+    add_options(parser, RouterConfig)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Runs the cluster; 130 after Ctrl-C, 0 after SIGTERM, 1 when nothing can serve any more."""
+    return asyncio.run(_up(cluster_spec(arguments, os.environ), Console(stderr=True)))
+
+
+def cluster_spec(arguments: argparse.Namespace, environ: Mapping[str, str]) -> ClusterSpec:
+    """The cluster that flags and environment describe.
+
+    With `colocated` every instance is a decode instance that does both phases: as many as there
+    would be apart, so that both ways use the same cores.
+    """
+    instance = load(InstanceConfig, arguments, environ)
+    unfiled = argparse.Namespace(**{**vars(arguments), "config": None})
+    router = load(RouterConfig, unfiled, {**environ, f"{PREFIX}CONFIG": ""})
+    if router.port == 0 and getattr(arguments, "port", None) is None:
+        router = replace(router, port=_default_port(router.host))
+    prefill, decode = arguments.prefill, arguments.decode
+    if router.colocated:
+        prefill, decode = 0, prefill + decode
+    return ClusterSpec(prefill, decode, instance, router)
+
+
+def _default_port(host: str) -> int:
+    """The port that clients try first, or any free one where it is taken."""
+    try:
+        check_port_is_free(host, DEFAULT_PORT)
+    except ConfigError:
+        return 0
+    return DEFAULT_PORT
+
+
+async def _up(spec: ClusterSpec, console: Console) -> int:
+    stop = _StopRequest()
+    cluster = LocalCluster(spec, important_lines(console))
+    starting = asyncio.create_task(_start(cluster, console), name="start")
+    try:
+        if not await stop.comes_before(starting):
+            starting.result()
+            _announce(cluster)
+            watching = asyncio.create_task(_until_nothing_serves(cluster, console), name="watch")
+            if not await stop.comes_before(watching):
+                return 1
+        console.print("stopping; running requests may finish")
+        return _STATUS_OF[stop.number]
+    finally:
+        await cluster.stop()
+
+
+async def _start(cluster: LocalCluster, console: Console) -> None:
+    async with watching_start(cluster, console):
+        await cluster.start()
+
+
+def _announce(cluster: LocalCluster) -> None:
+    console = Console()
+    console.print(processes_table(cluster.processes))
+    address = cluster.router_address
+    flag = "" if address == f"{LOOPBACK}:{DEFAULT_PORT}" else f" --router {address}"
+    console.print(f'router at {address}; ask it with: pdserve generate{flag} "Hello"', markup=False)
+
+
+async def _until_nothing_serves(cluster: LocalCluster, console: Console) -> None:
+    """Reports each process that ends; returns when the router or all decode instances have."""
+    alive = set(cluster.processes)
+    while ROUTER in alive and any(cluster.processes[name].role == "decode" for name in alive):
+        name = await cluster.wait_any_exited(sorted(alive))
+        alive.remove(name)
+        console.print(cluster.processes[name].obituary(), markup=False, highlight=False)
+    console.print("nothing can serve any more", style="red")
+
+
+class _StopRequest:
+    """The first SIGINT or SIGTERM; the second one of either acts as if there were no handler."""
+
+    def __init__(self) -> None:
+        self.number = signal.SIGTERM
+        self._asked = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        for number in _STATUS_OF:
+            self._loop.add_signal_handler(number, self._on_signal, number)
+
+    async def comes_before(self, task: "asyncio.Task[None]") -> bool:
+        """Waits for the signal or the end of `task`; the signal cancels the task."""
+        asked = asyncio.create_task(self._asked.wait())
+        await asyncio.wait({asked, task}, return_when=asyncio.FIRST_COMPLETED)
+        asked.cancel()
+        if self._asked.is_set() and not task.done():
+            task.cancel()
+            await asyncio.wait([task])
+        return self._asked.is_set()
+
+    def _on_signal(self, number: signal.Signals) -> None:
+        self.number = number
+        self._asked.set()
+        for each in _STATUS_OF:
+            self._loop.remove_signal_handler(each)

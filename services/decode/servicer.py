@@ -1,0 +1,163 @@
+"""The gRPC methods of decode."""
+
+import asyncio
+import time
+from dataclasses import dataclass
+
+from grpc import aio
+
+from pdserve.engine.engine import EngineRequest
+from pdserve.engine.events import Admitted, Event, Sampled
+from pdserve.instance.engine_host import EventStream
+from pdserve.instance.life import Parts
+from pdserve.instance.requests import engine_request
+from pdserve.instance.tokens import reason_to_proto, token_to_proto
+from pdserve.kv.arrivals import Admission
+from pdserve.rpc.errors import servicer_method
+from pdserve.rpc.v1 import decode_pb2 as pb
+from pdserve.rpc.v1 import types_pb2
+from pdserve.scheduling.sequence import Work
+from pdserve.tasks import task_group
+from services.decode.transfers import DecodeTransfers
+
+RunContext = aio.ServicerContext[pb.DecodeRequest, pb.DecodeEvent]
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """Writes events of one request."""
+
+    ref: types_pb2.RequestRef
+    context: RunContext
+
+    async def admitted(self, cached_tokens: int, queue_s: float) -> None:
+        """The request has its blocks."""
+        event = pb.DecodeAdmitted(cached_tokens=cached_tokens, queue_s=queue_s)
+        await self.context.write(pb.DecodeEvent(ref=self.ref, admitted=event))
+
+    async def kv_ready(self, wait_s: float, transfer_s: float, size: int) -> None:
+        """The KV has landed."""
+        event = pb.DecodeKvReady(wait_s=wait_s, transfer_s=transfer_s, bytes=size)
+        await self.context.write(pb.DecodeEvent(ref=self.ref, kv_ready=event))
+
+    async def tokens(self, tokens: list[types_pb2.Token]) -> None:
+        """Tokens, in order."""
+        await self.context.write(
+            pb.DecodeEvent(ref=self.ref, tokens=pb.DecodeTokens(tokens=tokens))
+        )
+
+    async def finished(self, last: Sampled) -> None:
+        """The last token has been written."""
+        event = pb.DecodeFinished(
+            reason=reason_to_proto(last.finish_reason),
+            output_tokens=last.index + 1,
+            preemptions=last.preemptions,
+        )
+        await self.context.write(pb.DecodeEvent(ref=self.ref, finished=event))
+
+
+class DecodeServicer:
+    """Generates tokens from KV that it pulls or computes."""
+
+    def __init__(self, parts: Parts[DecodeTransfers]) -> None:
+        self._instance = parts.instance
+        self._transfers = parts.transfers
+        self._control = parts.control
+        self._metrics = parts.metrics
+
+    @servicer_method
+    async def Run(self, request: pb.DecodeRequest, context: RunContext) -> None:  # noqa: N802
+        """One request, from the queue until its last token."""
+        host = self._instance.host
+        self._instance.check_accepts(request.ref)
+        remote = request.HasField("kv_source")
+        work = Work.DECODE if remote else Work.BOTH
+        job = engine_request(request, work, self._instance.limits)
+        reply = Reply(self._instance.reply_ref(request.ref), context)
+        outcome = "cancelled"
+        with host.request(job) as events:
+            try:
+                if remote:
+                    await self._receive(job, request.kv_source, events, reply)
+                else:
+                    await self._admitted(events, reply)
+                await self._generate(job, events, reply)
+                outcome = "finished"
+            finally:
+                host.release(job.key, self._transfers.receiver.settled(job.key))
+                self._metrics.requests.labels(outcome).inc()
+
+    async def _admitted(self, events: EventStream, reply: Reply) -> Admitted:
+        arrived = time.monotonic()
+        admitted = await events.next()
+        assert isinstance(admitted, Admitted)
+        queue_s = time.monotonic() - arrived
+        self._metrics.queue.observe(queue_s)
+        self._metrics.tokens.labels("cached").inc(admitted.cached_tokens)
+        await reply.admitted(admitted.cached_tokens, queue_s)
+        return admitted
+
+    async def _receive(
+        self,
+        job: EngineRequest,
+        source: types_pb2.KvSource,
+        events: EventStream,
+        reply: Reply,
+    ) -> None:
+        """Binds to the source at once, pulls when the blocks are there, and starts decoding."""
+        admission: asyncio.Future[Admission] = asyncio.get_running_loop().create_future()
+        async with task_group() as group:
+            pull = group.create_task(
+                self._transfers.pull(
+                    job.key, reply.ref, source, admission, reply.context.time_remaining()
+                )
+            )
+            admitted = await self._admitted(events, reply)
+            tokens = len(job.prompt_ids) + len(job.output_ids)
+            admission.set_result(Admission(admitted.blocks, tokens, admitted.cached_tokens))
+        result = pull.result()
+        first_token = result.first_token.id
+        self._instance.host.submit(lambda engine: engine.loaded(job.key, first_token))
+        self._metrics.transfer_wait.observe(result.wait_s)
+        self._metrics.transfer.observe(result.transfer_s)
+        self._metrics.transfer_bytes.observe(result.bytes)
+        await reply.kv_ready(result.wait_s, result.transfer_s, result.bytes)
+
+    async def _generate(self, job: EngineRequest, events: EventStream, reply: Reply) -> None:
+        """Streams tokens; those after the first that prefill sampled, when there was one."""
+        first = len(job.output_ids) + (1 if job.work is Work.DECODE else 0)
+        previous = time.monotonic()
+        while True:
+            batch = _sampled(await events.next_batch())
+            fresh = [sampled for sampled in batch if sampled.index >= first]
+            if fresh:
+                now = time.monotonic()
+                self._metrics.itl.observe((now - previous) / len(fresh))
+                self._metrics.tokens.labels("generated").inc(len(fresh))
+                previous = now
+                await reply.tokens([token_to_proto(sampled) for sampled in fresh])
+            last = batch[-1]
+            if last.finish_reason is not None:
+                self._metrics.preemptions.inc(last.preemptions)
+                await reply.finished(last)
+                return
+
+    @servicer_method
+    async def WatchLoad(  # noqa: N802
+        self,
+        request: types_pb2.WatchLoadRequest,
+        context: aio.ServicerContext[types_pb2.WatchLoadRequest, types_pb2.LoadReport],
+    ) -> None:
+        """Load reports, on every change and at least every interval."""
+        await self._control.watch_load(request, context)
+
+    @servicer_method
+    async def Drain(  # noqa: N802
+        self, request: types_pb2.DrainRequest, _: object
+    ) -> types_pb2.DrainResponse:
+        """Takes no new requests and lets running ones finish."""
+        return await self._control.drain(request)
+
+
+def _sampled(events: list[Event]) -> list[Sampled]:
+    return [event for event in events if isinstance(event, Sampled)]

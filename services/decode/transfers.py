@@ -1,0 +1,58 @@
+"""The receiving end of KV transfers, with the control call to the prefill instance."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+
+from pdserve.kv.arrivals import Admission, PullResult
+from pdserve.kv.receiver import Receiver
+from pdserve.rpc.channel_cache import ChannelCache
+from pdserve.rpc.errors import translated
+from pdserve.rpc.v1 import prefill_pb2 as pb
+from pdserve.rpc.v1 import prefill_pb2_grpc, types_pb2
+
+
+class DecodeTransfers:
+    """Pulls KV from whichever prefill instance a request names."""
+
+    listener = None  # a decode instance hands nothing over
+
+    def __init__(self, receiver: Receiver) -> None:
+        self.receiver = receiver
+        self._channels = ChannelCache()
+
+    async def pull(
+        self,
+        key: str,
+        ref: types_pb2.RequestRef,
+        source: types_pb2.KvSource,
+        admission: asyncio.Future[Admission],
+        timeout_s: float | None,
+    ) -> PullResult:
+        """Moves the KV of `source` into the admitted blocks.
+
+        Raises `TransferError` when another attempt may succeed, and whatever prefill refuses with.
+        """
+        async with self._channels.channel(source.address) as channel:
+            stub = prefill_pb2_grpc.PrefillStub(channel)
+
+            async def call(
+                requests: AsyncIterator[pb.PullKvRequest],
+            ) -> AsyncGenerator[pb.PullKvResponse, None]:
+                responses = stub.PullKv(requests, timeout=timeout_s)
+                try:
+                    async with translated():
+                        async for response in responses:
+                            yield response
+                finally:
+                    responses.cancel()
+
+            return await self.receiver.pull(key, ref, source, call, admission)
+
+    def counts(self) -> tuple[int, int, int]:
+        """Open transfers, channels and leases."""
+        return self.receiver.transfers, self.receiver.channels, 0
+
+    async def close(self) -> None:
+        """Ends every transfer and channel."""
+        await self.receiver.close()
+        await self._channels.close()

@@ -1,0 +1,67 @@
+"""Finds a placement for a request, and waits a while for one where there is none yet."""
+
+import asyncio
+from dataclasses import dataclass
+
+from pdserve.errors import OverloadedError, UnavailableError
+from services.router.fleet import Fleet
+from services.router.instance import Instance
+from services.router.placer import Placement, PlacementRequest, Placer, Refusal
+
+RETRY_AFTER_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """A placement with the live instances that it names; `prefill` is None on the local rung."""
+
+    placement: Placement
+    prefill: Instance | None
+    decode: Instance
+
+
+class Dispatcher:
+    """Asks the placer again at every change of the fleet, for `timeout_s` at most."""
+
+    def __init__(self, fleet: Fleet, placer: Placer, timeout_s: float) -> None:
+        self._fleet = fleet
+        self._placer = placer
+        self._timeout_s = timeout_s
+
+    def ready(self) -> bool:
+        """Whether some placement is possible now."""
+        answer = self._placer.place(PlacementRequest(1, 1), self._fleet.view())
+        return isinstance(answer, Placement)
+
+    async def assign(self, request: PlacementRequest) -> Assignment:
+        """An assignment, valid until the caller awaits anything.
+
+        Raises `OverloadedError` where waiting is vain, else `UnavailableError` with the reason
+        after `timeout_s`.
+        """
+        answer = self._ask(request)
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                while isinstance(answer, Refusal) and not answer.overloaded:
+                    await self._fleet.changed().wait()
+                    answer = self._ask(request)
+        except TimeoutError:
+            pass
+        if isinstance(answer, Placement):
+            return self._resolve(answer)
+        if answer.overloaded:
+            raise OverloadedError(answer.reason, retry_after_s=RETRY_AFTER_S)
+        raise UnavailableError(
+            f"{answer.reason}; waited {self._timeout_s:g} s", retry_after_s=RETRY_AFTER_S
+        )
+
+    def _ask(self, request: PlacementRequest) -> Placement | Refusal:
+        return self._placer.place(request, self._fleet.view())
+
+    def _resolve(self, placement: Placement) -> Assignment:
+        prefill = placement.prefill
+        return Assignment(
+            placement,
+            self._fleet.instance(prefill.incarnation) if prefill else None,
+            self._fleet.instance(placement.decode.incarnation),
+        )

@@ -1,0 +1,91 @@
+"""All instances of the cluster, each with its watcher."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterable
+
+from pdserve.cluster.discovery import Discovery
+from pdserve.cluster.instance import InstanceAddress, Role
+from pdserve.config import RouterConfig
+from pdserve.rpc.v1 import router_pb2
+from services.router.instance import Instance
+from services.router.view import Candidate, FleetView
+from services.router.watcher import State, Watcher
+
+
+class Fleet:
+    """Watches every instance that discovery names, as long as `run` runs."""
+
+    def __init__(self, discovery: Discovery, config: RouterConfig) -> None:
+        self._discovery = discovery
+        self._config = config
+        self._watchers: dict[InstanceAddress, Watcher] = {}
+        self._tasks: dict[InstanceAddress, asyncio.Task[None]] = {}
+        self._changed = asyncio.Event()
+
+    async def run(self) -> None:
+        """Follows the membership until it is cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            async for membership in self._discovery.watch():
+                self._reconcile(tasks, membership)
+
+    def view(self) -> FleetView:
+        """The fleet as it is now."""
+        watchers = self._watchers.values()
+        return FleetView(
+            prefill=_candidates(watchers, Role.PREFILL),
+            decode=_candidates(watchers, Role.DECODE),
+            absent=tuple(_absence(watcher) for watcher in watchers if not _usable(watcher)),
+        )
+
+    def instance(self, incarnation: str) -> Instance:
+        """The instance behind a candidate of the present view."""
+        return next(
+            watcher.instance
+            for watcher in self._watchers.values()
+            if watcher.instance and watcher.instance.incarnation == incarnation
+        )
+
+    def changed(self) -> asyncio.Event:
+        """An event that is set at the next report or change of state."""
+        return self._changed
+
+    def status(self) -> list[router_pb2.InstanceStatus]:
+        """Every instance, in the order of discovery."""
+        return [watcher.status() for watcher in self._watchers.values()]
+
+    def count(self) -> Counter[tuple[Role, State]]:
+        """How many instances of each role are in each state; callable from any thread."""
+        return Counter((each.address.role, each.state) for each in list(self._watchers.values()))
+
+    def _reconcile(self, tasks: asyncio.TaskGroup, membership: tuple[InstanceAddress, ...]) -> None:
+        for address in set(self._watchers) - set(membership):
+            del self._watchers[address]
+            self._tasks.pop(address).cancel()
+        for address in membership:
+            if address not in self._watchers:
+                watcher = Watcher(address, self._config, self._notify)
+                self._watchers[address] = watcher
+                self._tasks[address] = tasks.create_task(watcher.run())
+        self._notify()
+
+    def _notify(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+
+def _usable(watcher: Watcher) -> bool:
+    return watcher.state is State.UP and watcher.instance is not None
+
+
+def _candidates(watchers: Iterable[Watcher], role: Role) -> tuple[Candidate, ...]:
+    return tuple(
+        watcher.instance.candidate()
+        for watcher in watchers
+        if watcher.instance and watcher.state is State.UP and watcher.address.role is role
+    )
+
+
+def _absence(watcher: Watcher) -> str:
+    detail = f" ({watcher.detail})" if watcher.detail else ""
+    return f"{watcher.address.name} is {watcher.state}{detail}"

@@ -1,0 +1,105 @@
+"""The placer that takes whichever compatible pair has the least to do."""
+
+from collections.abc import Sequence
+
+from pdserve.errors import IncompatibleLayoutError
+from pdserve.kv.layout import check_compatible
+from services.router.placer import Placement, PlacementRequest, Refusal, Rung
+from services.router.view import Candidate, FleetView
+
+
+class LeastLoad:
+    """Prefill where the fewest prompt tokens wait, decode where the fewest requests are.
+
+    Both phases run on decode when `colocated`, or when no prefill instance is left for the request;
+    a prefill instance that is merely overloaded is a reason to refuse, not to burden decode.
+    """
+
+    def __init__(self, *, colocated: bool) -> None:
+        self._colocated = colocated
+
+    def place(self, request: PlacementRequest, view: FleetView) -> Placement | Refusal:
+        """The least loaded placement, or why there is none."""
+        decodes = _by_requests(request, view.decode)
+        if not decodes:
+            return Refusal(_nobody("decode", view))
+        if self._colocated:
+            return _local(decodes, "colocated")
+        pair = _first_pair(_by_tokens(request, view.prefill), decodes)
+        if pair:
+            return _remote(*pair, view)
+        if any(_overloaded(request, candidate) for candidate in view.prefill):
+            return Refusal("every prefill instance is overloaded", overloaded=True)
+        return _local(decodes, _nobody("prefill", view))
+
+
+def _by_tokens(request: PlacementRequest, candidates: Sequence[Candidate]) -> list[Candidate]:
+    # One more: prefill holds the KV of the prompt and samples the token after it.
+    able = [each for each in candidates if each.fits(request.tokens + 1) and _open(request, each)]
+    return sorted(
+        able, key=lambda each: (_avoided(request, each), each.load.tokens, each.load.requests)
+    )
+
+
+def _by_requests(request: PlacementRequest, candidates: Sequence[Candidate]) -> list[Candidate]:
+    able = [each for each in candidates if each.fits(request.total_tokens) and _open(request, each)]
+    return sorted(
+        able, key=lambda each: (_avoided(request, each), each.load.requests, each.load.tokens)
+    )
+
+
+def _open(request: PlacementRequest, candidate: Candidate) -> bool:
+    exclusion = request.exclusions.get(candidate.incarnation)
+    if exclusion is None:
+        return True
+    return candidate.reported_at > exclusion.until_report_after
+
+
+def _avoided(request: PlacementRequest, candidate: Candidate) -> bool:
+    return candidate.incarnation in request.exclusions
+
+
+def _overloaded(request: PlacementRequest, candidate: Candidate) -> bool:
+    exclusion = request.exclusions.get(candidate.incarnation)
+    return exclusion is not None and exclusion.overloaded
+
+
+def _first_pair(
+    prefills: Sequence[Candidate], decodes: Sequence[Candidate]
+) -> tuple[Candidate, Candidate] | None:
+    return next(
+        (
+            (prefill, decode)
+            for prefill in prefills
+            for decode in decodes
+            if _compatible(prefill, decode)
+        ),
+        None,
+    )
+
+
+def _compatible(prefill: Candidate, decode: Candidate) -> bool:
+    try:
+        check_compatible(prefill.layout, decode.layout)
+    except IncompatibleLayoutError:
+        return False
+    return True
+
+
+def _remote(prefill: Candidate, decode: Candidate, view: FleetView) -> Placement:
+    reason = (
+        f"{prefill.name} has {prefill.load.tokens} prompt tokens to do (of {len(view.prefill)}), "
+        f"{decode.name} has {decode.load.requests} requests (of {len(view.decode)})"
+    )
+    return Placement(Rung.REMOTE, prefill, decode, reason)
+
+
+def _local(decodes: Sequence[Candidate], why: str) -> Placement:
+    decode = decodes[0]
+    reason = f"{why}; {decode.name} has {decode.load.requests} requests"
+    return Placement(Rung.LOCAL, None, decode, reason)
+
+
+def _nobody(role: str, view: FleetView) -> str:
+    absent = "; ".join(view.absent)
+    return f"no {role} instance can take it" + (f": {absent}" if absent else "")

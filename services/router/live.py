@@ -1,0 +1,143 @@
+"""A request while it runs: what outlives its attempts."""
+
+import time
+from collections.abc import Sequence
+
+from pdserve.rpc.v1 import router_pb2, types_pb2
+from pdserve.text.detokenizer import Detokenizer
+from services.router.generation import FinishReason, Generation
+from services.router.ledger import AttemptTimes, Timeline
+from services.router.metrics import RouterMetrics
+from services.router.outbox import Outbox
+from services.router.output import Output
+from services.router.placer import Exclusion, Placement, PlacementRequest
+
+# Enough that a client which reads at all never slows decode down.
+OUTBOX_EVENTS = 64
+
+
+class LiveRequest:
+    """The output, the times and the attempts of one running `Generation`.
+
+    `deadline` is on the monotonic clock. `timeline` is what the ledger is made of, `attempts` what
+    the client is told of placements; the last of each belongs to the present attempt.
+    """
+
+    def __init__(
+        self,
+        generation: Generation,
+        detokenizer: Detokenizer,
+        timeline: Timeline,
+        deadline: float,
+        metrics: RouterMetrics,
+    ) -> None:
+        self.generation = generation
+        self.deadline = deadline
+        self.timeline = timeline
+        self.outbox = Outbox(OUTBOX_EVENTS)
+        self.output = Output(detokenizer, generation.stops, generation.sampling.min_tokens)
+        self.attempts: list[types_pb2.Attempt] = []
+        self.exclusions: dict[str, Exclusion] = {}
+        self._ref = types_pb2.RequestRef(request_id=generation.request_id)
+        self._metrics = metrics
+
+    @property
+    def times(self) -> AttemptTimes:
+        """Of the present attempt."""
+        return self.timeline.attempts[-1]
+
+    @property
+    def tokens_to_prefill(self) -> int:
+        """Prompt and output so far."""
+        return len(self.generation.prompt_token_ids) + len(self.output.token_ids)
+
+    def remaining_s(self) -> float:
+        """Seconds until the deadline."""
+        return max(0.0, self.deadline - time.monotonic())
+
+    def placement_request(self) -> PlacementRequest:
+        """What is to be placed now."""
+        return PlacementRequest(
+            self.tokens_to_prefill, self.generation.total_tokens, self.exclusions
+        )
+
+    def begin_attempt(self, placement: Placement) -> None:
+        """Opens the books for the next attempt."""
+        now = time.monotonic()
+        self._ref.attempt = len(self.attempts) + 1
+        self.timeline.attempts.append(AttemptTimes(dispatched=now))
+        self.attempts.append(
+            types_pb2.Attempt(
+                number=self._ref.attempt,
+                rung=placement.rung,
+                prefill=placement.prefill.name if placement.prefill else "",
+                decode=placement.decode.name,
+                reason=placement.reason,
+            )
+        )
+        if len(self.attempts) == 1:
+            self._metrics.queue.observe(now - self.timeline.received)
+
+    def ref(self, incarnation: str) -> types_pb2.RequestRef:
+        """Names the present attempt to the instance that is meant."""
+        return types_pb2.RequestRef(
+            request_id=self._ref.request_id, attempt=self._ref.attempt, incarnation=incarnation
+        )
+
+    async def deliver(self, tokens: Sequence[types_pb2.Token]) -> FinishReason | None:
+        """Hands tokens to the client; returns STOP when a stop string ends the output with them.
+
+        Raises `DiscontinuityError` for tokens that do not go on where the last ended.
+        """
+        text, counted = self.output.take(tokens)
+        self._note_tokens(len(counted))
+        event = router_pb2.GenerateEvent(ref=self._ref)
+        event.delta.text = text
+        event.delta.tokens.extend(counted)
+        self.outbox.put(event)
+        await self.outbox.drain()
+        return types_pb2.FINISH_REASON_STOP if self.output.stop is not None else None
+
+    def end(self, reason: FinishReason) -> FinishReason:
+        """Hands over the text that was held back; returns why the generation really ended.
+
+        The last, unfinished character may yet complete a stop string.
+        """
+        if text := self.output.flush():
+            event = router_pb2.GenerateEvent(ref=self._ref, delta=router_pb2.Delta(text=text))
+            self.outbox.put(event)
+        return types_pb2.FINISH_REASON_STOP if self.output.stop is not None else reason
+
+    def written(self) -> None:
+        """Notes that the client's stream has taken an event."""
+        if self.timeline.delivered is None:
+            self.timeline.delivered = time.monotonic()
+            self._metrics.ttft.observe(self.timeline.delivered - self.timeline.received)
+
+    def finished(self, reason: FinishReason) -> router_pb2.GenerateEvent:
+        """The last event, and with it the ledger, as of now."""
+        now = time.monotonic()
+        count = len(self.output.token_ids)
+        self._metrics.e2e.observe(now - self.timeline.received)
+        if count > 1:
+            self._metrics.tpot.observe(self.timeline.tpot_s(count))
+        finished = router_pb2.Finished(
+            reason=reason,
+            prompt_tokens=len(self.generation.prompt_token_ids),
+            output_tokens=count,
+            cached_tokens=self.attempts[0].cached_tokens,
+            ledger=self.timeline.settle(now, count),
+            attempts=self.attempts,
+            stop=self.output.stop or "",
+        )
+        return router_pb2.GenerateEvent(ref=self._ref, finished=finished)
+
+    def _note_tokens(self, count: int) -> None:
+        now = time.monotonic()
+        times = self.times
+        # A first message of a later attempt ends a gap as well: the client has waited for it.
+        previous = times.last_token or self.timeline.last_token
+        if previous is not None:
+            self._metrics.itl.observe(now - previous)
+        times.tokens(now)
+        self._metrics.tokens.inc(count)

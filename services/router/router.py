@@ -1,0 +1,117 @@
+"""The router put together: everything that runs in its process but signals and logs."""
+
+import asyncio
+import secrets
+from collections.abc import Callable
+
+from prometheus_client import CollectorRegistry
+
+from pdserve.cluster.discovery import Discovery
+from pdserve.config import RouterConfig
+from pdserve.rpc.server import RpcServer
+from pdserve.rpc.v1 import router_pb2, router_pb2_grpc
+from pdserve.tasks import task_group
+from services.router.dispatcher import Dispatcher
+from services.router.fleet import Fleet
+from services.router.inference import InferenceServicer
+from services.router.least_load import LeastLoad
+from services.router.metrics import RouterMetrics
+from services.router.model import ServedModel
+from services.router.orchestrator import Orchestrator
+from services.router.registry import RequestRegistry
+from services.router.releaser import Releaser
+
+_HEALTH_PAUSE_S = 0.05
+# How long calls that outlive the drain may take to notice that they are cancelled.
+_CANCEL_GRACE_S = 2.0
+
+
+class Router:
+    """One router over the instances of `discovery`; its metrics go to `collectors`."""
+
+    def __init__(
+        self,
+        config: RouterConfig,
+        model: ServedModel,
+        discovery: Discovery,
+        collectors: CollectorRegistry,
+    ) -> None:
+        self._config = config
+        self.incarnation = secrets.token_hex(8)
+        self.fleet = Fleet(discovery, config)
+        self.requests = RequestRegistry(config.max_running)
+        self.releaser = Releaser()
+        self._metrics = RouterMetrics(collectors)
+        self._metrics.watch_instances(self.fleet.count)
+        placer = LeastLoad(colocated=config.colocated)
+        self._dispatcher = Dispatcher(self.fleet, placer, config.placement_timeout_s)
+        self._server = self._listen(model)
+        self.address = self._server.address
+        self.name = config.name or f"router-{self._server.port}"
+
+    async def serve(self, stop: asyncio.Event, on_listening: Callable[[], None]) -> None:
+        """Serves until `stop` is set, then drains: running requests may finish, none may begin."""
+        async with task_group() as tasks:
+            background = [
+                tasks.create_task(self.fleet.run()),
+                tasks.create_task(self._report_health()),
+            ]
+            try:
+                await self._server.start()
+                on_listening()
+                await stop.wait()
+                background.pop().cancel()
+                await self._drain()
+            finally:
+                await self._server.stop(0)
+            await self._settle()
+            for task in background:
+                task.cancel()
+
+    def _listen(self, model: ServedModel) -> RpcServer:
+        names = [each.full_name for each in router_pb2.DESCRIPTOR.services_by_name.values()]
+        server = RpcServer(self._config.host, self._config.port, names)
+        orchestrator = Orchestrator(
+            self._dispatcher, self.releaser, self._metrics, self._config.max_attempts
+        )
+        servicer = InferenceServicer(
+            self._config,
+            model,
+            self.fleet,
+            self._dispatcher,
+            orchestrator,
+            self.requests,
+            self._metrics,
+        )
+        server.register(router_pb2_grpc.add_InferenceServicer_to_server, servicer)
+        return server
+
+    async def _report_health(self) -> None:
+        """SERVING as long as some placement is possible."""
+        serving = False
+        while True:
+            changed = self.fleet.changed()
+            if self._dispatcher.ready() != serving:
+                serving = not serving
+                await self._server.set_serving(serving)
+            await changed.wait()
+            # Load reports are many, and seldom change the answer.
+            await asyncio.sleep(_HEALTH_PAUSE_S)
+
+    async def _drain(self) -> None:
+        self.requests.close()
+        await self._server.set_serving(False)
+        try:
+            async with asyncio.timeout(self._config.drain_grace_s):
+                await self.requests.idle()
+        except TimeoutError:
+            pass
+
+    async def _settle(self) -> None:
+        """Lets calls that were cut end properly, while their instances are still connected."""
+        try:
+            async with asyncio.timeout(_CANCEL_GRACE_S):
+                await self.requests.idle()
+        except TimeoutError:
+            pass
+        await self.releaser.close()

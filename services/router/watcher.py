@@ -1,0 +1,165 @@
+"""Follows the load reports of one address and tells from them how its instance is."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from enum import StrEnum
+
+import grpc
+from grpc import aio
+
+from pdserve.cluster.instance import InstanceAddress
+from pdserve.config import RouterConfig
+from pdserve.errors import IncompatibleLayoutError
+from pdserve.rpc.channel import open_channel
+from pdserve.rpc.v1 import decode_pb2_grpc, prefill_pb2_grpc, router_pb2, types_pb2
+from services.router.instance import Instance
+
+log = logging.getLogger(__name__)
+
+# Bounds the life of one stream, so that nothing which went wrong with it can last.
+_STREAM_LIFE_S = 600.0
+_RECONNECT_PAUSE_S = 0.1
+# Reports asked for within one silence timeout: one that is late must not look like silence.
+_REPORTS_PER_SILENCE = 4
+_ROLES = {types_pb2.ROLE_PREFILL: "prefill", types_pb2.ROLE_DECODE: "decode"}
+
+
+class State(StrEnum):
+    """How an instance is. Only an instance that is up takes new requests."""
+
+    CONNECTING = "connecting"
+    UP = "up"
+    DRAINING = "draining"
+    # No report, or a step that does not end: the process may be stopped, or its device stuck.
+    SILENT = "silent"
+    DOWN = "down"
+
+
+class Watcher:
+    """Watches one address; `instance` is who listens there now, None while nobody usable does.
+
+    What runs on an instance is told of its loss when no report came for `silence_timeout_s`, when a
+    step exceeds `step_timeout_s`, and when another incarnation reports from the same address. A
+    broken stream alone is no loss: it only takes the instance out of placement, for the calls of
+    running requests share the connection and fail by themselves if it is cut.
+    """
+
+    def __init__(
+        self, address: InstanceAddress, config: RouterConfig, on_change: Callable[[], None]
+    ) -> None:
+        self.address = address
+        self.state = State.CONNECTING
+        self.detail = ""
+        self.instance: Instance | None = None
+        self._config = config
+        self._on_change = on_change
+        self._report: types_pb2.LoadReport | None = None
+        self._reported_at = 0.0
+
+    async def run(self) -> None:
+        """Watches until it is cancelled."""
+        async with open_channel(self.address.address) as channel:
+            try:
+                while True:
+                    await self._follow_one_stream(channel)
+                    await asyncio.sleep(_RECONNECT_PAUSE_S)
+            finally:
+                self._lose("the router no longer watches it")
+
+    def status(self) -> router_pb2.InstanceStatus:
+        """The state for people and tools."""
+        return router_pb2.InstanceStatus(
+            address=self.address.address,
+            state=self.state,
+            detail=self.detail,
+            report_age_s=time.monotonic() - self._reported_at if self._report else 0.0,
+            report=self._report,
+            router_requests=self.instance.running if self.instance else 0,
+        )
+
+    async def _follow_one_stream(self, channel: aio.Channel) -> None:
+        try:
+            await self._follow(channel)
+            self._enter(State.DOWN, "it closed its load stream")
+        except TimeoutError:
+            self._enter(State.SILENT if self._report else State.DOWN, "it does not report")
+        except IncompatibleLayoutError as error:
+            self._enter(State.DOWN, str(error))
+        except aio.AioRpcError as error:
+            if error.code() is not grpc.StatusCode.DEADLINE_EXCEEDED:
+                self._enter(State.DOWN, error.details() or error.code().name)
+        if self.instance and time.monotonic() >= self._silent_at():
+            self._lose(f"no report for {self._config.silence_timeout_s:g} s")
+
+    async def _follow(self, channel: aio.Channel) -> None:
+        call = self._open(channel)
+        try:
+            reports = aiter(call)
+            while True:
+                async with asyncio.timeout(self._patience()):
+                    report = await anext(reports, None)
+                if report is None:
+                    return
+                self._observe(channel, report)
+        finally:
+            call.cancel()
+
+    def _open(
+        self, channel: aio.Channel
+    ) -> "aio.UnaryStreamCall[types_pb2.WatchLoadRequest, types_pb2.LoadReport]":
+        interval_s = self._config.silence_timeout_s / _REPORTS_PER_SILENCE
+        request = types_pb2.WatchLoadRequest(interval_s=interval_s)
+        stub: prefill_pb2_grpc.PrefillAsyncStub | decode_pb2_grpc.DecodeAsyncStub
+        if self.address.role == "prefill":
+            stub = prefill_pb2_grpc.PrefillStub(channel)
+        else:
+            stub = decode_pb2_grpc.DecodeStub(channel)
+        return stub.WatchLoad(request, timeout=_STREAM_LIFE_S)
+
+    def _patience(self) -> float:
+        """How long the next report may take, in seconds."""
+        if self.instance is None:
+            return max(self._config.connect_timeout_s, self._config.silence_timeout_s)
+        return max(0.0, self._silent_at() - time.monotonic())
+
+    def _silent_at(self) -> float:
+        return self._reported_at + self._config.silence_timeout_s
+
+    def _observe(self, channel: aio.Channel, report: types_pb2.LoadReport) -> None:
+        self._report = report
+        self._reported_at = time.monotonic()
+        role = _ROLES.get(report.info.role, "nothing known")
+        if role != self.address.role:
+            self._enter(State.DOWN, f"it serves {role}, but is listed as {self.address.role}")
+        elif report.step_age_s > self._config.step_timeout_s:
+            self._lose(f"its step has not ended for {report.step_age_s:.1f} s")
+            self._enter(State.SILENT, f"its step has not ended for {report.step_age_s:.1f} s")
+        else:
+            self._meet(channel, report)
+            self._enter(State.DRAINING if report.draining else State.UP, "")
+        self._on_change()
+
+    def _meet(self, channel: aio.Channel, report: types_pb2.LoadReport) -> None:
+        if self.instance and self.instance.incarnation == report.info.incarnation:
+            self.instance.update(report)
+            return
+        self._lose("another incarnation has taken its place")
+        self.instance = Instance(self.address, channel, report)
+
+    def _lose(self, reason: str) -> None:
+        if self.instance:
+            self.instance.lose(reason)
+            self.instance = None
+
+    def _enter(self, state: State, detail: str) -> None:
+        changed = state is not self.state
+        self.state, self.detail = state, detail
+        if changed:
+            log.info(
+                "instance is %s",
+                state,
+                extra={"instance": self.address.name, "role": self.address.role, "detail": detail},
+            )
+            self._on_change()

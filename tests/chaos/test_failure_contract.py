@@ -1,0 +1,241 @@
+"""The failure contract of docs/failure-contract.md, row by row, with processes really killed.
+
+Every test sends the same requests to two prefill and two decode instances, lets a process fail at
+a moment of its own, and demands the very tokens of an undisturbed run.
+"""
+
+import asyncio
+import random
+import signal
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import grpc
+import pytest
+import pytest_asyncio
+from grpc import aio
+
+from pdserve.cli.local_cluster import LocalCluster
+from pdserve.config import InstanceConfig, RouterConfig
+from pdserve.rpc.v1 import router_pb2, router_pb2_grpc
+from tests.integration.harness import (
+    TIMEOUT_S,
+    assert_nothing_left,
+    by_ids,
+    cluster,
+    generate_all,
+    greedy,
+)
+
+pytestmark = [pytest.mark.model, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(150)]
+
+REQUESTS, PROMPT_TOKENS, NEW_TOKENS = 8, 160, 40
+SILENCE_S = 2.0
+# From a failure until the last request that it hit has its next token: finding out, prefilling
+# prompt and emitted tokens again beside everything else, and the noise of a shared machine.
+RECOVERY_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Fixture:
+    """A running cluster, the requests, and what an undisturbed run answered."""
+
+    cluster: LocalCluster
+    channel: aio.Channel
+    requests: list[router_pb2.GenerateRequest]
+    reference: list[list[int]]
+
+
+def make_requests() -> list[router_pb2.GenerateRequest]:
+    rng = random.Random(7)
+    prompts = [[rng.randrange(1000, 40000) for _ in range(PROMPT_TOKENS)] for _ in range(REQUESTS)]
+    return [by_ids(prompt, greedy(NEW_TOKENS, ignore_eos=True)) for prompt in prompts]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def fixture() -> AsyncIterator[Fixture]:
+    # No prefix cache: every run computes and moves everything, as the first one does.
+    instance = InstanceConfig(
+        threads=1, prefix_cache=False, max_batch_tokens=128, layer_group=5, lease_s=4,
+        segment_timeout_s=1.5, connect_timeout_s=2, drain_grace_s=2,
+    )  # fmt: skip
+    router = RouterConfig(silence_timeout_s=SILENCE_S, drain_grace_s=2)
+    async with cluster(2, 2, instance, router) as (started, channel):
+        requests = make_requests()
+        reference = [answer.ids for answer in await generate_all(channel, requests)]
+        yield Fixture(started, channel, requests, reference)
+
+
+class Progress:
+    """The tokens of all requests as they arrive, and a way to wait for a moment among them."""
+
+    def __init__(self, count: int) -> None:
+        self.ids: list[list[int]] = [[] for _ in range(count)]
+        self.last_token_at = [0.0] * count
+        self.longest_gap = [0.0] * count
+        self._changed = asyncio.Event()
+
+    def add(self, index: int, ids: list[int]) -> None:
+        now = time.monotonic()
+        if self.last_token_at[index]:
+            gap = now - self.last_token_at[index]
+            self.longest_gap[index] = max(gap, self.longest_gap[index])
+        self.last_token_at[index] = now
+        self.ids[index] += ids
+        self._changed.set()
+
+    async def until(self, reached: Callable[[list[int]], bool]) -> None:
+        """Returns once `reached` holds of the numbers of tokens that have arrived."""
+        async with asyncio.timeout(TIMEOUT_S):
+            while not reached([len(ids) for ids in self.ids]):
+                self._changed.clear()
+                await self._changed.wait()
+
+
+@asynccontextmanager
+async def under_way(fixture: Fixture) -> AsyncIterator[Progress]:
+    """All requests run while the context does; leaving it waits for every answer."""
+    progress = Progress(len(fixture.requests))
+
+    async def follow(index: int, request: router_pb2.GenerateRequest) -> None:
+        stub = router_pb2_grpc.InferenceStub(fixture.channel)
+        async for event in stub.Generate(request, timeout=TIMEOUT_S):
+            progress.add(index, [token.id for token in event.delta.tokens])
+
+    async with asyncio.TaskGroup() as group:
+        for index, request in enumerate(fixture.requests):
+            group.create_task(follow(index, request))
+        yield progress
+
+
+async def until_busy(fixture: Fixture, name: str) -> None:
+    """Returns once the router has a request on the instance."""
+    stub = router_pb2_grpc.InferenceStub(fixture.channel)
+    async with asyncio.timeout(TIMEOUT_S):
+        while True:
+            status = await stub.GetCluster(router_pb2.GetClusterRequest(), timeout=TIMEOUT_S)
+            if any(
+                each.report.info.name == name and each.router_requests for each in status.instances
+            ):
+                return
+            await asyncio.sleep(0.01)
+
+
+async def assert_recovered(fixture: Fixture, progress: Progress, *lost: str) -> None:
+    assert progress.ids == fixture.reference
+    assert max(progress.longest_gap) < RECOVERY_S
+    await assert_nothing_left(fixture.cluster, except_for=lost)
+
+
+async def test_prefill_dies_while_computing(fixture: Fixture) -> None:
+    async with under_way(fixture) as progress:
+        await until_busy(fixture, "prefill-0")
+        await fixture.cluster.kill("prefill-0")
+    await assert_recovered(fixture, progress, "prefill-0")
+    await fixture.cluster.restart("prefill-0")
+
+
+async def test_prefill_dies_while_its_kv_is_pulled(fixture: Fixture) -> None:
+    async with under_way(fixture) as progress:
+        await progress.until(any)
+        await fixture.cluster.kill("prefill-1")
+    await assert_recovered(fixture, progress, "prefill-1")
+    await fixture.cluster.restart("prefill-1")
+
+
+async def test_decode_dies_while_decoding(fixture: Fixture) -> None:
+    async with under_way(fixture) as progress:
+        await progress.until(lambda counts: min(counts) >= 3)
+        await fixture.cluster.kill("decode-0")
+    await assert_recovered(fixture, progress, "decode-0")
+    await fixture.cluster.restart("decode-0")
+
+
+async def test_decode_dies_while_it_receives(fixture: Fixture) -> None:
+    async with under_way(fixture) as progress:
+        await progress.until(any)
+        await fixture.cluster.kill("decode-1")
+    await assert_recovered(fixture, progress, "decode-1")
+    await fixture.cluster.restart("decode-1")
+
+
+@pytest.mark.parametrize("name", ["prefill-0", "decode-0"])
+async def test_a_silent_peer_is_given_up(fixture: Fixture, name: str) -> None:
+    """SIGSTOP: connections stay open, nothing answers."""
+    async with under_way(fixture) as progress:
+        await progress.until(any)
+        fixture.cluster.signal(name, signal.SIGSTOP)
+    await assert_recovered(fixture, progress, name)
+    fixture.cluster.signal(name, signal.SIGCONT)
+    # Back from its silence, it ends what was given up long ago.
+    await assert_nothing_left(fixture.cluster)
+
+
+async def test_a_short_silence_costs_no_request(fixture: Fixture) -> None:
+    """Longer than a segment may take: channels fail. Shorter than the router bears: nothing else."""
+    async with under_way(fixture) as progress:
+        await progress.until(any)
+        fixture.cluster.signal("prefill-0", signal.SIGSTOP)
+        await asyncio.sleep(SILENCE_S * 0.9)
+        fixture.cluster.signal("prefill-0", signal.SIGCONT)
+    await assert_recovered(fixture, progress)
+
+
+async def test_drained_instance_finishes_and_gets_nothing_new(fixture: Fixture) -> None:
+    async with under_way(fixture) as progress:
+        await progress.until(lambda counts: min(counts) >= 2)
+        fixture.cluster.signal("decode-1", signal.SIGTERM)
+        await fixture.cluster.processes["decode-1"].wait_exited()
+    assert fixture.cluster.processes["decode-1"].return_code == 0
+    await assert_recovered(fixture, progress, "decode-1")
+    await fixture.cluster.restart("decode-1")
+
+
+async def test_clients_that_cancel_leave_nothing(fixture: Fixture) -> None:
+    """500 cancels, each at a random moment of its request's life."""
+    rng = random.Random(11)
+    stub = router_pb2_grpc.InferenceStub(fixture.channel)
+
+    async def cancel_one() -> None:
+        call = stub.Generate(rng.choice(fixture.requests), timeout=TIMEOUT_S)
+        try:
+            async with asyncio.timeout(rng.uniform(0.0, 1.5)):
+                async for _ in call:
+                    pass
+        except TimeoutError:
+            call.cancel()
+
+    async def client() -> None:
+        for _ in range(20):
+            await cancel_one()
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(25):
+            group.create_task(client())
+    await assert_nothing_left(fixture.cluster)
+    after = await generate_all(fixture.channel, fixture.requests)
+    assert [answer.ids for answer in after] == fixture.reference
+
+
+async def test_router_dies_and_instances_free_everything(fixture: Fixture) -> None:
+    async def doomed(request: router_pb2.GenerateRequest) -> grpc.StatusCode:
+        stub = router_pb2_grpc.InferenceStub(fixture.channel)
+        try:
+            async for _ in stub.Generate(request, timeout=TIMEOUT_S):
+                first_token.set()
+        except aio.AioRpcError as error:
+            return error.code()
+        return grpc.StatusCode.OK
+
+    first_token = asyncio.Event()
+    async with asyncio.TaskGroup() as group:
+        calls = [group.create_task(doomed(request)) for request in fixture.requests]
+        await first_token.wait()
+        await fixture.cluster.kill("router")
+    assert {call.result() for call in calls} == {grpc.StatusCode.UNAVAILABLE}
+    await assert_nothing_left(fixture.cluster, except_for=["router"])
+    await fixture.cluster.restart("router")
+    after = await generate_all(fixture.channel, fixture.requests)
+    assert [answer.ids for answer in after] == fixture.reference

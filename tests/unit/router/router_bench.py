@@ -1,0 +1,176 @@
+"""A whole router over fake instances, and a client of it, in one process."""
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from prometheus_client import CollectorRegistry
+from router_fakes import EOS, FakeDecode, FakeInstance, FakePrefill
+from tokenizers import Tokenizer as Backend
+from tokenizers import decoders, models, pre_tokenizers
+
+from pdserve.cluster.static import StaticDiscovery
+from pdserve.config import RouterConfig
+from pdserve.models.source import ModelSource
+from pdserve.rpc.channel import open_channel
+from pdserve.rpc.v1 import router_pb2, router_pb2_grpc, types_pb2
+from pdserve.text.tokenizer import Tokenizer
+from services.router.model import ServedModel
+from services.router.router import Router
+
+CONTEXT = 200
+VOCAB = 257
+TEMPLATE = "{% for message in messages %}{{ message.role }}:{{ message.content }};{% endfor %}"
+# Long enough that a loaded machine is not silent, short enough for a test to wait for it.
+SILENCE_S = 0.6
+
+
+@cache
+def tiny_model() -> ServedModel:
+    """A token a byte; token 256 ends the text."""
+    alphabet = _byte_alphabet()
+    backend = Backend(models.BPE(vocab={char: byte for byte, char in alphabet.items()}, merges=[]))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    backend.decoder = decoders.ByteLevel()
+    backend.add_special_tokens(["<end>"])
+    with TemporaryDirectory() as folder:
+        backend.save(str(Path(folder) / "tokenizer.json"))
+        settings = {"eos_token": "<end>", "chat_template": TEMPLATE}
+        (Path(folder) / "tokenizer_config.json").write_text(json.dumps(settings))
+        tokenizer = Tokenizer.load(ModelSource("tiny", "hf", Path(folder)))
+    assert tokenizer.eos_token_ids == (EOS,)
+    return ServedModel(("tiny", "path/to/tiny"), CONTEXT, VOCAB, frozenset((EOS,)), tokenizer)
+
+
+def _byte_alphabet() -> dict[int, str]:
+    """The printable stand-in of each byte (Radford et al. 2019, GPT-2's encoder)."""
+    shown = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    hidden = [byte for byte in range(256) if byte not in shown]
+    return {byte: chr(byte) for byte in shown} | {
+        byte: chr(256 + place) for place, byte in enumerate(hidden)
+    }
+
+
+@dataclass
+class Answer:
+    """What a client got."""
+
+    text: str = ""
+    tokens: list[types_pb2.Token] = field(default_factory=list)
+    events: list[router_pb2.GenerateEvent] = field(default_factory=list)
+    finished: router_pb2.Finished | None = None
+
+    @property
+    def indices(self) -> list[int]:
+        return [token.index for token in self.tokens]
+
+
+@dataclass
+class Bench:
+    """The router, its instances and a client stub."""
+
+    router: Router
+    metrics: CollectorRegistry
+    prefill: list[FakePrefill]
+    decode: list[FakeDecode]
+    stub: router_pb2_grpc.InferenceAsyncStub
+    stop: asyncio.Event
+    served: asyncio.Task
+
+    @property
+    def instances(self) -> list[FakeInstance]:
+        return [*self.prefill, *self.decode]
+
+    async def generate(self, prompt: str = "hello", *, timeout: float = 20, **fields) -> Answer:
+        """The whole answer to a prompt; greedy but for what `fields` say."""
+        request = router_pb2.GenerateRequest(**{"prompt": prompt} | fields)
+        answer = Answer()
+        async for event in self.stub.Generate(request, timeout=timeout):
+            answer.events.append(event)
+            answer.text += event.delta.text
+            answer.tokens += event.delta.tokens
+            if event.HasField("finished"):
+                assert answer.finished is None
+                answer.finished = event.finished
+        return answer
+
+    async def until(self, condition) -> None:
+        """Waits until `condition()` holds, asking again at every report of any instance."""
+        async with asyncio.timeout(20):
+            while not condition():
+                changed = self.router.fleet.changed()
+                waits = [asyncio.create_task(changed.wait()), asyncio.create_task(_moment())]
+                await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+                for wait in waits:
+                    wait.cancel()
+
+    async def until_state(self, fake: FakeInstance, state: str) -> None:
+        await self.until(lambda: self.state(fake) == state)
+
+    def state(self, fake: FakeInstance) -> str:
+        status = self.router.fleet.status()
+        return next(each.state for each in status if each.address == fake.address.address)
+
+    def metric(self, name: str, **labels: str) -> float:
+        return self.metrics.get_sample_value(f"pdserve_router_{name}", labels) or 0.0
+
+    async def until_quiet(self) -> None:
+        """Waits until nothing of any request is left on the router or on any instance."""
+        await self.until(
+            lambda: (
+                self.router.requests.running == 0
+                and self.router.releaser.pending == 0
+                and all(fake.running == 0 for fake in self.instances)
+            )
+        )
+
+
+async def _moment() -> None:
+    # Fakes tell nobody when a call of theirs ends: look again soon.
+    await asyncio.sleep(0.01)
+
+
+@asynccontextmanager
+async def bench(prefill: int = 1, decode: int = 1, **options) -> AsyncIterator[Bench]:
+    """A router whose instances are all up; afterwards nothing of it may be left."""
+    # gRPC logs what a scripted failure raises.
+    logging.getLogger("grpc._cython.cygrpc").setLevel(logging.CRITICAL)
+    before = asyncio.all_tasks()
+    transfers: dict[str, asyncio.Event] = {}
+    prefills = [FakePrefill(f"prefill-{number}", transfers) for number in range(prefill)]
+    decodes = [FakeDecode(f"decode-{number}", transfers) for number in range(decode)]
+    fakes: list[FakeInstance] = [*prefills, *decodes]
+    for fake in fakes:
+        await fake.start()
+    metrics = CollectorRegistry()
+    defaults = {"silence_timeout_s": SILENCE_S, "placement_timeout_s": 3.0, "drain_grace_s": 5.0}
+    config = RouterConfig(**defaults | options)
+    discovery = StaticDiscovery([fake.address for fake in fakes])
+    router = Router(config, tiny_model(), discovery, metrics)
+    stop, listening = asyncio.Event(), asyncio.Event()
+    served = asyncio.create_task(router.serve(stop, listening.set))
+    try:
+        await listening.wait()
+        async with open_channel(router.address) as channel:
+            stub = router_pb2_grpc.InferenceStub(channel)
+            it = Bench(router, metrics, prefills, decodes, stub, stop, served)
+            for fake in fakes:
+                await it.until_state(fake, "up")
+            yield it
+            if not served.done():
+                await it.until_quiet()
+    finally:
+        stop.set()
+        for fake in fakes:
+            fake.awake.set()
+        await asyncio.wait_for(served, 20)
+        for fake in fakes:
+            await fake.kill()
+    assert all(fake.running == fake.watchers == 0 for fake in fakes)
+    assert {task for task in asyncio.all_tasks() - before if not task.done()} == set()
