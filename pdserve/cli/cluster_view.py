@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
@@ -38,17 +39,12 @@ async def watching_start(cluster: LocalCluster, console: Console) -> AsyncIterat
 
 def processes_table(processes: Mapping[str, ServiceProcess]) -> Table:
     """Who is who: name, pid, address, metrics."""
-    table = Table(title="Processes", title_justify="left")
-    for column in ("process", "pid", "address", "state", "metrics"):
-        table.add_column(column, overflow="fold")
+    table = Table(title="Processes", title_justify="left", box=SIMPLE, pad_edge=False)
+    for column in ("process", "pid", "address", "metrics"):
+        table.add_column(column, no_wrap=True)
     for process in processes.values():
-        table.add_row(
-            process.name,
-            str(process.pid),
-            process.address,
-            _colored(process.state),
-            process.facts.get("metrics", "-"),
-        )
+        metrics = process.facts.get("metrics", "-")
+        table.add_row(process.name, str(process.pid), process.address, metrics)
     return table
 
 
@@ -93,12 +89,19 @@ def _progress(cluster: LocalCluster, seconds: float) -> Table:
 
 async def _print_changes(cluster: LocalCluster, console: Console) -> None:
     seen: dict[str, State] = {}
-    while True:
-        for name, process in cluster.processes.items():
-            if seen.get(name) != process.state:
-                seen[name] = process.state
-                console.print(f"{name}: {process.state}", highlight=False)
-        await asyncio.sleep(_REFRESH_S)
+    try:
+        while True:
+            _print_new(cluster, console, seen)
+            await asyncio.sleep(_REFRESH_S)
+    finally:
+        _print_new(cluster, console, seen)
+
+
+def _print_new(cluster: LocalCluster, console: Console, seen: dict[str, State]) -> None:
+    for name, process in cluster.processes.items():
+        if seen.get(name) != process.state:
+            seen[name] = process.state
+            console.print(f"{name}: {process.state}", highlight=False)
 
 
 def _colored(state: State) -> Text:

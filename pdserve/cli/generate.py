@@ -33,6 +33,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "--chat",
         dest="raw",
         action="store_false",
+        default=False,
         help="the prompt is a user's message (default)",
     )
     how.add_argument("--raw", action="store_true", help="the prompt is text to continue")

@@ -52,21 +52,20 @@ def _add_rows(
         table.add_row(label, _ms(seconds), "█" * round(share * _BAR_WIDTH))
 
 
-def _attempts(finished: router_pb2.Finished) -> Table:
-    table = Table(title="Placement", title_justify="left")
-    for column in ("attempt", "rung", "prefill", "decode", "cached", "reason", "failure"):
-        table.add_column(column)
+def _attempts(finished: router_pb2.Finished) -> Text:
+    text = Text("Placement\n", style="italic")
     for attempt in finished.attempts:
-        table.add_row(
-            str(attempt.number),
-            attempt.rung,
-            attempt.prefill or "-",
-            attempt.decode,
-            str(attempt.cached_tokens),
-            Text(attempt.reason),
-            Text(attempt.failure or "-"),
-        )
-    return table
+        text.append(f"attempt {attempt.number}: {_where(attempt)}", style="not italic")
+        text.append(f"\n  why: {attempt.reason}\n", style="not italic dim")
+        if attempt.failure:
+            text.append(f"  failed: {attempt.failure}\n", style="not italic red")
+    return text
+
+
+def _where(attempt: types_pb2.Attempt) -> str:
+    if not attempt.prefill:
+        return f"{attempt.rung}, both phases on {attempt.decode}"
+    return f"{attempt.rung}, prefill on {attempt.prefill}, decode on {attempt.decode}"
 
 
 def _totals(finished: router_pb2.Finished) -> Text:

@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -39,6 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     0: done. 1: an error. 2: wrong usage. 130: Ctrl-C.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
+    # gRPC's C core writes routine events, such as a peer's goodbye, straight to stderr.
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     command = next((word for word in words if word in _COMMANDS), None)
     try:
         parser, run = _parser(command)

@@ -78,6 +78,7 @@ class Engine:
         self._listener = listener
         self._steps = 0
         self._stalled = False
+        self._chunks: Chunks = []
 
     @property
     def has_work(self) -> bool:
@@ -139,16 +140,25 @@ class Engine:
 
     def step(self) -> list[Event]:
         """Computes one batch and returns what came of it."""
+        return [*self.admit(), *self.compute()]
+
+    def admit(self) -> list[Event]:
+        """The first half of a step: decides what to compute, and returns who got blocks for it."""
         step = self._scheduler.schedule()
+        self._chunks = step.chunks
         self._stalled = not step.chunks and not step.admitted
         fresh = (sequence for sequence in step.admitted if sequence.preemptions == 0)
-        events: list[Event] = [self._announce(sequence) for sequence in fresh]
-        if step.chunks:
-            self._steps += 1
-            sampled = self._runner.run(step.chunks, self._reporter(step.chunks))
-            for chunk, token in zip(step.chunks, sampled, strict=True):
-                events += self._commit(chunk, token)
-        return events
+        return [self._announce(sequence) for sequence in fresh]
+
+    def compute(self) -> list[Event]:
+        """The second half: computes what was decided and returns the sampled tokens."""
+        chunks, self._chunks = self._chunks, []
+        if not chunks:
+            return []
+        self._steps += 1
+        sampled = self._runner.run(chunks, self._reporter(chunks))
+        events = (self._commit(*result) for result in zip(chunks, sampled, strict=True))
+        return [event for event in events if event is not None]
 
     def check(self) -> None:
         """Raises `AssertionError` unless sequences and blocks agree."""
@@ -177,11 +187,10 @@ class Engine:
 
         return report
 
-    def _commit(self, chunk: Chunk[seq.Sequence], token: SampledToken | None) -> list[Event]:
+    def _commit(self, chunk: Chunk[seq.Sequence], token: SampledToken | None) -> Sampled | None:
         sequence = chunk.sequence
+        reason = self._scheduler.commit(chunk, None if token is None else token.token_id)
         if token is None:
-            self._scheduler.commit(chunk, None)
-            return []
-        reason = self._scheduler.commit(chunk, token.token_id)
+            return None
         index = sequence.outputs - 1
-        return [Sampled(sequence.key, index, token, reason, sequence.preemptions)]
+        return Sampled(sequence.key, index, token, reason, sequence.preemptions)

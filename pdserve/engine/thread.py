@@ -60,11 +60,10 @@ class EngineThread:
         try:
             while self._obey():
                 self._step_began = time.monotonic()
-                events = self._engine.step()
+                # Told before the computation: a decode instance binds while the prompt is computed.
+                self._tell(self._engine.admit())
+                self._tell(self._engine.compute())
                 self._step_began = 0.0
-                self._load = self._engine.load()
-                if events:
-                    self._deliver(events)
         except BaseException as error:  # noqa: BLE001 - a dead engine must never look alive
             self._failed(error)
 
@@ -77,7 +76,9 @@ class EngineThread:
                 return True
             if command is None:
                 return False
-            events = command(self._engine)
-            self._load = self._engine.load()
-            if events:
-                self._deliver(events)
+            self._tell(command(self._engine) or [])
+
+    def _tell(self, events: list[Event]) -> None:
+        self._load = self._engine.load()
+        if events:
+            self._deliver(events)

@@ -1,7 +1,9 @@
 """The memory that KV blocks live in."""
 
+import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 
 from pdserve.kv.layout import KvLayout
@@ -26,7 +28,7 @@ class KvPool:
             layout.kv_heads,
             layout.head_dim,
         )
-        self.data = torch.zeros(shape, dtype=getattr(torch, layout.dtype), device=device)
+        self.data = _zeros(shape, getattr(torch, layout.dtype), device)
 
     def slots(self, blocks: Sequence[int], token_begin: int, token_end: int) -> torch.Tensor:
         """Positions [tokens] in the flattened (blocks × block_size) dimension, int64."""
@@ -55,3 +57,15 @@ class KvPool:
         event = torch.cuda.Event()  # type: ignore[no-untyped-call]
         event.record(torch.cuda.current_stream(self.device))
         return event
+
+
+def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """Zeros: what a masked position reads is multiplied by 0, which a stray NaN would survive.
+
+    On CPU from calloc, whose pages take memory when they are first written; `torch.zeros` writes
+    all of them.
+    """
+    if device.type != "cpu":
+        return torch.zeros(shape, dtype=dtype, device=device)
+    size = math.prod(shape) * dtype.itemsize
+    return torch.from_numpy(np.zeros(size, dtype=np.uint8)).view(dtype).view(shape)

@@ -54,8 +54,7 @@ class GgufFile:
             header = read_header(cursor)
             self.metadata = header.metadata
             described = [_read_description(cursor) for _ in range(header.tensor_count)]
-            alignment = int(self.metadata.get("general.alignment", GGUF_DEFAULT_ALIGNMENT))
-            data = -(-cursor.offset // alignment) * alignment
+            data = _aligned(cursor.offset, self.metadata)
         self._bytes = np.memmap(path, np.uint8, mode="r")
         self.tensors = {tensor.name: tensor.placed(data) for tensor in described}
         for tensor in self.tensors.values():
@@ -89,8 +88,18 @@ def _read_description(cursor: GgufCursor) -> GgufTensor:
     kind = GGMLQuantizationType(cursor.scalar("I"))
     begin = cursor.scalar("Q")
     block_values, block_bytes = GGML_QUANT_SIZES[kind]
+    if not dimensions or min(dimensions) < 1 or dimensions[0] % block_values:
+        raise ValueError(f"tensor {name} cannot have the shape {dimensions} in {kind.name}")
     size = prod(dimensions) // block_values * block_bytes
     return GgufTensor(name, tuple(reversed(dimensions)), kind, begin, begin + size)
+
+
+def _aligned(offset: int, metadata: Mapping[str, Any]) -> int:
+    """Where the tensor data start, `offset` being where their descriptions end."""
+    alignment = metadata.get("general.alignment", GGUF_DEFAULT_ALIGNMENT)
+    if not isinstance(alignment, int) or alignment < 1:
+        raise ValueError(f"general.alignment is {alignment!r}; it must be a positive number")
+    return -(-offset // alignment) * alignment
 
 
 def _steps(blocks: int, block_bytes: int) -> int:

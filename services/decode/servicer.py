@@ -114,7 +114,7 @@ class DecodeServicer:
             )
             admitted = await self._admitted(events, reply)
             tokens = len(job.prompt_ids) + len(job.output_ids)
-            admission.set_result(Admission(admitted.blocks, tokens, admitted.cached_tokens))
+            admission.set_result(Admission(admitted.blocks, admitted.cached_tokens, tokens))
         result = pull.result()
         first_token = result.first_token.id
         self._instance.host.submit(lambda engine: engine.loaded(job.key, first_token))

@@ -13,7 +13,7 @@ from services.router.live import LiveRequest
 from services.router.prefill_leg import PrefillLeg
 from services.router.releaser import Releaser
 
-_Part = Coroutine[Any, Any, "FinishReason | None"]
+_Part = Coroutine[Any, Any, FinishReason | None]
 
 
 async def run_remote(

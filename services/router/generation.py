@@ -8,7 +8,7 @@ from pdserve.rpc.convert import sampling_to_proto
 from pdserve.rpc.v1 import types_pb2
 from pdserve.sampling import SamplingParams
 
-FinishReason: TypeAlias = "types_pb2.FinishReason.ValueType"
+FinishReason: TypeAlias = types_pb2.FinishReason.ValueType
 
 
 @dataclass(frozen=True, slots=True)

@@ -69,7 +69,8 @@ class InferenceServicer:
                 extra = {"request_id": request_id, "reason": error.reason, "detail": str(error)}
                 log.info("request failed", extra=extra)
                 raise
-            outcome.label = types_pb2.FinishReason.Name(reason).removeprefix("FINISH_REASON_")
+            name = types_pb2.FinishReason.Name(reason)
+            outcome.label = name.removeprefix("FINISH_REASON_").lower()
 
     @servicer_method
     async def ListModels(  # noqa: N802

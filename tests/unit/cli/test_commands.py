@@ -67,8 +67,10 @@ def test_explain_shows_the_ledger_the_attempts_and_the_totals(
         ("TTFT", "43.5"),
         ("decode steps", "150.0"),
         ("total", "199.5"),
-        ("1", "remote", "p-0", "d-0", "d-0 died"),
-        ("2", "local", "d-1", "no prefill instance is up"),
+        ("attempt 1: remote, prefill on p-0, decode on d-0",),
+        ("failed: d-0 died",),
+        ("attempt 2: local, both phases on d-1",),
+        ("why: no prefill instance is up",),
         ("31 prompt tokens (16 cached)", "7 output tokens", "by length", "TPOT 26.0", "2.5 MB"),
     ):
         assert any(all(word in line for word in words) for line in shown.splitlines()), words
@@ -116,7 +118,8 @@ def test_models_and_status_are_tables(
     router: ScriptedRouter, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["models", f"--router={router.address}"]) == 0
-    assert all(word in capsys.readouterr().out for word in ("tiny", "8192", "49152", "yes"))
+    shown = capsys.readouterr().out
+    assert all(word in shown for word in ("tiny", "8192", "49152", "yes"))
     assert main(["status", f"--router={router.address}"]) == 0
     shown = capsys.readouterr().out
     assert all(word in shown for word in ("decode-0", "10/20/30/40", "[no] answer", "down"))
@@ -129,8 +132,9 @@ def test_ctrl_c_ends_an_answer_with_130() -> None:
         command = [sys.executable, "-m", "pdserve", "generate", "Hi", f"--router={router.address}"]
         process.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE))
         out, err = process[0].communicate(timeout=30)
-    assert (process[0].returncode, out) == (130, b"Hello, world")
-    assert b"Traceback" not in err
+    assert process[0].returncode == 130
+    assert b"Hello, world".startswith(out)
+    assert err == b""
 
 
 def talk(monkeypatch: pytest.MonkeyPatch, *lines: str) -> None:

@@ -109,6 +109,16 @@ def test_layer_groups_are_reported_in_order_once_their_kv_is_there(
     assert pool.data[:, :, [1, 3]].abs().sum() == 0
 
 
+def test_layers_can_be_reported_in_larger_groups(tmp_path: Path) -> None:
+    make_checkpoint("llama", tmp_path)
+    model = load_model(source_of(tmp_path), torch.float32, CPU, layer_group=2)
+    pool = make_pool(model, blocks=1, block_size=BLOCK)
+    batch = RaggedBatch.build([Text([1, 2], [0]).next_span(2)], BLOCK, CPU)
+    groups: list[tuple[int, int]] = []
+    model.decoder.forward(batch, pool, lambda *group: groups.append(group))
+    assert groups == [(0, 2), (2, 3)]
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_stays_near(
     pair: tuple[torch.nn.Module, LoadedModel], tmp_path: Path, dtype: torch.dtype

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from context_runner import ContextRunner, a_request, alone, build_engine, next_token
+
 from pdserve.engine.events import Admitted, Sampled
 from pdserve.scheduling.sequence import FinishReason, Work
 

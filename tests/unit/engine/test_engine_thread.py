@@ -1,11 +1,10 @@
 """The engine's thread: commands between steps, rest when there is nothing to do, a loud death."""
 
 import queue
-import threading
 
 import pytest
-
 from context_runner import ContextRunner, GatedRunner, a_request, alone, build_engine
+
 from pdserve.engine.events import Sampled
 from pdserve.engine.thread import EngineThread
 from pdserve.scheduling.sequence import Work
@@ -143,4 +142,3 @@ def test_stop_tells_when_a_step_does_not_end():
     assert not host.thread.stop(timeout_s=0.01)
     runner.gate.release()
     assert host.thread.stop(PATIENCE_S)
-    assert "engine" not in [thread.name for thread in threading.enumerate()]

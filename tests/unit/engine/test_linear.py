@@ -4,7 +4,6 @@ from torch.nn import functional
 
 from pdserve.engine.linear import DenseLinear, PackedLinear, make_linear
 
-
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.25, torch.float16: 0.05}
 
 

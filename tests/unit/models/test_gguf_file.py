@@ -59,3 +59,20 @@ def test_a_tensor_beyond_the_end_is_named(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(UnsupportedModelError, match=r"t\.gguf is cut short: tensor big"):
         GgufFile(path)
+
+
+@pytest.mark.parametrize(
+    ("alignment", "message"), [(0, "general.alignment is 0"), (7, "cut short|damaged")]
+)
+def test_a_wrong_alignment_is_refused(tmp_path: Path, alignment: int, message: str) -> None:
+    path = tmp_path / "t.gguf"
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_uint32("general.alignment", alignment)
+    writer.add_tensor("big", np.ones((64, 64), np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    path.write_bytes(path.read_bytes()[:-32])
+    with pytest.raises(UnsupportedModelError, match=message):
+        GgufFile(path)

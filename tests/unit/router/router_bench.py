@@ -71,6 +71,22 @@ class Answer:
         return [token.index for token in self.tokens]
 
 
+class Aside:
+    """Owns tasks; those that are left at the end are cancelled."""
+
+    def __init__(self) -> None:
+        self._tasks: list[asyncio.Task] = []
+
+    def run(self, work) -> asyncio.Task:
+        self._tasks.append(asyncio.create_task(work))
+        return self._tasks[-1]
+
+    async def close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
 @dataclass
 class Bench:
     """The router, its instances and a client stub."""
@@ -79,9 +95,11 @@ class Bench:
     metrics: CollectorRegistry
     prefill: list[FakePrefill]
     decode: list[FakeDecode]
-    stub: router_pb2_grpc.InferenceAsyncStub
+    stub: "router_pb2_grpc.InferenceAsyncStub"
     stop: asyncio.Event
     served: asyncio.Task
+    # What a test starts beside itself.
+    aside: "Aside"
 
     @property
     def instances(self) -> list[FakeInstance]:
@@ -101,14 +119,8 @@ class Bench:
         return answer
 
     async def until(self, condition) -> None:
-        """Waits until `condition()` holds, asking again at every report of any instance."""
-        async with asyncio.timeout(20):
-            while not condition():
-                changed = self.router.fleet.changed()
-                waits = [asyncio.create_task(changed.wait()), asyncio.create_task(_moment())]
-                await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-                for wait in waits:
-                    wait.cancel()
+        """Waits until `condition()` holds."""
+        await until(condition)
 
     async def until_state(self, fake: FakeInstance, state: str) -> None:
         await self.until(lambda: self.state(fake) == state)
@@ -131,9 +143,12 @@ class Bench:
         )
 
 
-async def _moment() -> None:
-    # Fakes tell nobody when a call of theirs ends: look again soon.
-    await asyncio.sleep(0.01)
+async def until(condition) -> None:
+    """Waits until `condition()` holds, for a bounded time."""
+    async with asyncio.timeout(20):
+        while not condition():
+            # Nobody tells when a call on a fake ends: look again soon.
+            await asyncio.sleep(0.005)
 
 
 @asynccontextmanager
@@ -159,10 +174,13 @@ async def bench(prefill: int = 1, decode: int = 1, **options) -> AsyncIterator[B
         await listening.wait()
         async with open_channel(router.address) as channel:
             stub = router_pb2_grpc.InferenceStub(channel)
-            it = Bench(router, metrics, prefills, decodes, stub, stop, served)
+            it = Bench(router, metrics, prefills, decodes, stub, stop, served, Aside())
             for fake in fakes:
                 await it.until_state(fake, "up")
-            yield it
+            try:
+                yield it
+            finally:
+                await it.aside.close()
             if not served.done():
                 await it.until_quiet()
     finally:
@@ -172,5 +190,6 @@ async def bench(prefill: int = 1, decode: int = 1, **options) -> AsyncIterator[B
         await asyncio.wait_for(served, 20)
         for fake in fakes:
             await fake.kill()
-    assert all(fake.running == fake.watchers == 0 for fake in fakes)
-    assert {task for task in asyncio.all_tasks() - before if not task.done()} == set()
+    # Whatever was cancelled has ended, and nothing has been forgotten.
+    await until(lambda: all(fake.running == fake.watchers == 0 for fake in fakes))
+    await until(lambda: all(task.done() for task in asyncio.all_tasks() - before))

@@ -162,7 +162,7 @@ class FakeInstance:
         return ref
 
 
-class FakePrefill(FakeInstance):
+class FakePrefill(FakeInstance, prefill_pb2_grpc.PrefillServicer):
     """Samples the first token; holds the "KV" until a fake decode has pulled it."""
 
     def __init__(self, name: str, transfers: dict[str, asyncio.Event]) -> None:
@@ -203,7 +203,7 @@ class FakePrefill(FakeInstance):
         )
 
 
-class FakeDecode(FakeInstance):
+class FakeDecode(FakeInstance, decode_pb2_grpc.DecodeServicer):
     """"Pulls", then sends the rest of the one output."""
 
     def __init__(self, name: str, transfers: dict[str, asyncio.Event]) -> None:

@@ -1,10 +1,10 @@
 """Whatever else happens in an instance, every sequence gets the tokens it would get alone."""
 
+from context_runner import ContextRunner, alone, build_engine, next_token
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from context_runner import ContextRunner, alone, build_engine, next_token
 from pdserve.engine.engine import EngineRequest
 from pdserve.engine.events import Admitted
 from pdserve.sampling import SamplingParams

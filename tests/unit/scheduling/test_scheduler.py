@@ -118,7 +118,7 @@ def test_waiting_sequences_keep_their_order_when_a_late_loader_is_preempted():
         step(scheduler)
     assert scheduler.get("late").state is State.WAITING
     scheduler.remove(scheduler.get("a"))
-    assert [sequence.key for sequence in scheduler.schedule().admitted][0] == "b"
+    assert next(sequence.key for sequence in scheduler.schedule().admitted) == "b"
 
 
 def test_a_decode_sequence_loads_then_runs_from_the_first_token():

@@ -1,0 +1,117 @@
+"""Instances that fall silent, restart, drain, or are not what they are listed as."""
+
+import pytest
+from router_bench import bench
+from router_fakes import ANSWER, Script, hang
+
+from pdserve.rpc.v1 import types_pb2
+
+
+@pytest.mark.parametrize("step", ["queued", "kv_ready", 12])
+async def test_a_stopped_decode_loses_its_requests_within_the_silence_timeout(step) -> None:
+    async with bench(decode=2) as it:
+
+        async def freeze() -> None:
+            it.decode[0].awake.clear()
+
+        it.decode[0].scripts = [Script(before={step: freeze})]
+        answer = await it.generate()
+        assert answer.text == ANSWER
+        assert "lost: no report" in answer.finished.attempts[0].failure
+        assert it.metric("retries_total", cause="lost") == 1
+        assert it.state(it.decode[0]) == "silent"
+        it.decode[0].awake.set()
+        await it.until_state(it.decode[0], "up")
+
+
+async def test_a_stopped_prefill_loses_its_requests() -> None:
+    async with bench(prefill=2) as it:
+
+        async def freeze() -> None:
+            it.prefill[0].awake.clear()
+
+        it.prefill[0].scripts = [Script(before={"first_token": freeze})]
+        answer = await it.generate()
+        assert answer.text == ANSWER
+        assert [each.prefill for each in answer.finished.attempts] == ["prefill-0", "prefill-1"]
+        it.prefill[0].awake.set()
+
+
+async def test_a_new_incarnation_fails_what_ran_on_the_old_one() -> None:
+    async with bench(decode=2) as it:
+
+        async def reincarnate() -> None:
+            # The old call hangs on, as with a peer that the network hides.
+            it.decode[0].report.info.incarnation = "second"
+            it.decode[0].publish()
+            await hang()
+
+        it.decode[0].scripts = [Script(before={12: reincarnate})]
+        answer = await it.generate()
+        assert answer.text == ANSWER
+        assert "another incarnation" in answer.finished.attempts[0].failure
+
+
+async def test_a_step_that_does_not_end_makes_an_instance_silent() -> None:
+    async with bench(decode=2, step_timeout_s=30.0) as it:
+
+        async def stick() -> None:
+            it.decode[0].publish(step_age_s=31.0)
+            await hang()
+
+        it.decode[0].scripts = [Script(before={12: stick})]
+        answer = await it.generate()
+        assert answer.text == ANSWER
+        assert "its step has not ended for 31.0 s" in answer.finished.attempts[0].failure
+        assert it.state(it.decode[0]) == "silent"
+        it.decode[0].publish(step_age_s=0.0)
+        await it.until_state(it.decode[0], "up")
+
+
+async def test_a_draining_instance_finishes_what_it_has_and_gets_nothing_new() -> None:
+    async with bench(decode=2) as it:
+
+        async def drain() -> None:
+            it.decode[0].publish(draining=True)
+            await it.until_state(it.decode[0], "draining")
+
+        it.decode[0].scripts = [Script(before={12: drain})]
+        first = await it.generate()
+        second = await it.generate()
+        assert first.text == second.text == ANSWER
+        assert [len(each.finished.attempts) for each in (first, second)] == [1, 1]
+        assert second.finished.attempts[0].decode == "decode-1"
+
+
+async def test_an_instance_of_the_other_role_is_not_used() -> None:
+    async with bench(decode=2) as it:
+        it.decode[0].report.info.role = types_pb2.ROLE_PREFILL
+        it.decode[0].publish()
+        await it.until_state(it.decode[0], "down")
+        answer = await it.generate()
+        assert answer.finished.attempts[0].decode == "decode-1"
+        (status,) = [each for each in it.router.fleet.status() if each.state == "down"]
+        assert "listed as decode" in status.detail
+
+
+async def test_incompatible_layouts_do_not_pair() -> None:
+    async with bench(prefill=2) as it:
+        it.prefill[0].report.info.layout.fingerprint = "another model"
+        await it.prefill[0].kill()
+        await it.until_state(it.prefill[0], "down")
+        await it.prefill[0].start()
+        await it.until_state(it.prefill[0], "up")
+        answer = await it.generate()
+        assert answer.finished.attempts[0].prefill == "prefill-1"
+
+
+async def test_requests_in_flight_count_until_a_report_covers_them() -> None:
+    async with bench(decode=2, silence_timeout_s=60.0) as it:
+        # Reports come so seldom that only the router's own account can spread the requests.
+        for fake in it.decode:
+            fake.scripts = [Script(before={5: hang}) for _ in range(4)]
+        calls = [it.aside.run(it.generate()) for _ in range(8)]
+        await it.until(lambda: sum(fake.running for fake in it.decode) == 8)
+        assert [fake.running for fake in it.decode] == [4, 4]
+        for call in calls:
+            call.cancel()
