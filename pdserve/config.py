@@ -86,7 +86,7 @@ class RouterConfig:
     max_running: int = option(1024, "most requests at once; more are refused")
     max_attempts: int = option(4, "placements of one request before it fails")
     request_timeout_s: float = option(600.0, "deadline of a request whose client sets none")
-    silence_timeout_s: float = option(2.0, "an instance that sends no report for so long is silent")
+    silence_timeout_s: float = option(3.0, "an instance that sends no report for so long is silent")
     connect_timeout_s: float = option(2.0, "longest time to reach an instance")
     step_timeout_s: float = option(60.0, "an instance whose step runs longer is silent")
     placement_timeout_s: float = option(

@@ -4,7 +4,8 @@ import asyncio
 import os
 import signal
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
@@ -18,6 +19,7 @@ from pdserve.config import InstanceConfig, RouterConfig
 from pdserve.errors import ConfigError, UnavailableError
 from pdserve.options import to_flags
 from pdserve.rpc.channel import open_channel
+from pdserve.rpc.errors import translated
 from pdserve.rpc.v1 import router_pb2, router_pb2_grpc
 from pdserve.tasks import task_group
 
@@ -96,7 +98,7 @@ class LocalCluster:
         """
         try:
             self._prepare()
-            async with asyncio.timeout(self.spec.start_timeout_s):
+            async with self._start_deadline():
                 for name, recipe in self._recipes.items():
                     self.processes[name] = recipe()
                     await self.processes[name].start()
@@ -104,12 +106,6 @@ class LocalCluster:
                     for process in self.processes.values():
                         tasks.create_task(process.wait_serving())
                 await self._wait_until_found(list(self.processes))
-        except TimeoutError as error:
-            states = ", ".join(f"{each.name} is {each.state}" for each in self.processes.values())
-            await self.stop(grace_s=0.0)
-            raise UnavailableError(
-                f"the cluster was not up after {self.spec.start_timeout_s:g} s: {states}"
-            ) from error
         except BaseException:
             await self.stop(grace_s=0.0)
             raise
@@ -119,13 +115,12 @@ class LocalCluster:
         if grace_s is None:
             drain_s = max(self.spec.instance.drain_grace_s, self.spec.router.drain_grace_s)
             grace_s = drain_s + _EXIT_MARGIN_S
-        await asyncio.gather(*(process.stop(grace_s) for process in self.processes.values()))
-        for port in self._ports:
-            port.release()
-        self._ports.clear()
-        if self._folder is not None:
-            self._folder.cleanup()
-            self._folder = None
+        try:
+            async with task_group() as tasks:
+                for process in self.processes.values():
+                    tasks.create_task(process.stop(grace_s))
+        finally:
+            self._clean_up()
 
     def signal(self, name: str, number: signal.Signals) -> None:
         """Sends a signal to one process."""
@@ -143,7 +138,7 @@ class LocalCluster:
         """
         await self.processes[name].wait_exited()
         self.processes[name] = self._recipes[name]()
-        async with asyncio.timeout(self.spec.start_timeout_s):
+        async with self._start_deadline():
             await self.processes[name].start()
             await self.processes[name].wait_serving()
             await self._wait_until_found([name])
@@ -182,6 +177,14 @@ class LocalCluster:
         listed.write_text(yaml.safe_dump({"instances": instances}))
         self._add_router(listed)
 
+    def _clean_up(self) -> None:
+        for port in self._ports:
+            port.release()
+        self._ports.clear()
+        if self._folder is not None:
+            self._folder.cleanup()
+            self._folder = None
+
     def _add_instance(self, role: str, index: int) -> dict[str, str]:
         name = f"{role}-{index}"
         port = self._reserve(LOOPBACK, 0)
@@ -216,6 +219,17 @@ class LocalCluster:
     def _fair_threads(self) -> int:
         return max(1, len(os.sched_getaffinity(0)) // (self.spec.prefill + self.spec.decode))
 
+    @asynccontextmanager
+    async def _start_deadline(self) -> AsyncIterator[None]:
+        try:
+            async with asyncio.timeout(self.spec.start_timeout_s):
+                yield
+        except TimeoutError as error:
+            states = ", ".join(f"{each.name} is {each.state}" for each in self.processes.values())
+            raise UnavailableError(
+                f"the cluster was not up after {self.spec.start_timeout_s:g} s: {states}"
+            ) from error
+
     async def _wait_until_found(self, names: Sequence[str]) -> None:
         """Polls the router until it says that the instances among `names` are up."""
         wanted = {self.processes[name].address for name in names if name != ROUTER}
@@ -223,7 +237,8 @@ class LocalCluster:
         try:
             stub = router_pb2_grpc.InferenceStub(channel)
             while True:
-                answer = await stub.GetCluster(router_pb2.GetClusterRequest(), timeout=10.0)
+                async with translated():
+                    answer = await stub.GetCluster(router_pb2.GetClusterRequest(), timeout=10.0)
                 up = {each.address for each in answer.instances if each.state == "up"}
                 if wanted <= up:
                     return

@@ -17,7 +17,7 @@ from pdserve.options import PREFIX
 from pdserve.rpc.channel import open_channel
 from pdserve.rpc.server import SERVING
 
-_TAIL_LINES = 8
+_TAIL_LINES = 20
 _LINE_BYTES = 1 << 20
 _READY = "ready "
 _HEALTH_RETRY_S = 0.2

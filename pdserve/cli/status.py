@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -14,24 +15,17 @@ add_flags = add_router_flag
 
 _ROLES = {types_pb2.ROLE_PREFILL: "prefill", types_pb2.ROLE_DECODE: "decode"}
 _COLORS = {"up": "green", "down": "red", "silent": "red"}
-_COLUMNS = (
-    "instance",
-    "role",
-    "address",
-    "state",
-    "waiting",
-    "running",
-    "KV free/active/cached/quarantined",
-    "transfers",
-    "detail",
-)
+_COLUMNS = ("instance", "role", "address", "state", "running", "waiting", "KV blocks")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Prints a table of instances."""
+    """Prints a table of instances, then what is wrong with them."""
     answer = asyncio.run(_ask(arguments.router))
     console = Console()
     console.print(cluster_table(answer))
+    for instance in answer.instances:
+        if instance.detail:
+            console.print(f"{instance.address}: {instance.detail}", markup=False, highlight=False)
     console.print(f"{answer.running_requests} requests running")
     return 0
 
@@ -43,9 +37,10 @@ async def _ask(address: str) -> router_pb2.GetClusterResponse:
 
 def cluster_table(answer: router_pb2.GetClusterResponse) -> Table:
     """One row an instance."""
-    table = Table()
+    caption = "KV blocks: free/active/cached/quarantined"
+    table = Table(box=SIMPLE, pad_edge=False, caption=caption, caption_justify="left")
     for column in _COLUMNS:
-        table.add_column(column, overflow="fold")
+        table.add_column(column, no_wrap=True)
     for instance in answer.instances:
         table.add_row(*_row(instance))
     return table
@@ -59,9 +54,7 @@ def _row(instance: router_pb2.InstanceStatus) -> tuple[str | Text, ...]:
         _ROLES.get(report.info.role, "-"),
         instance.address,
         Text(instance.state, style=_COLORS.get(instance.state, "yellow")),
-        str(report.waiting_requests),
         str(report.running_requests),
+        str(report.waiting_requests),
         f"{blocks.free}/{blocks.active}/{blocks.cached}/{blocks.quarantined}",
-        str(report.transfers),
-        Text(instance.detail or "-"),
     )

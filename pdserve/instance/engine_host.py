@@ -125,7 +125,7 @@ class EngineHost:
         """Frees what the engine has of `key`, its blocks only once `settled` has completed."""
         if settled is None:
             self.submit(lambda engine: engine.remove(key))
-            self._keys.discard(key)
+            self._free(key)
             return
         self.submit(lambda engine: engine.remove(key, unsettled=True))
         task = asyncio.create_task(self._settle(key, settled), name=f"settle {key}")
@@ -168,7 +168,15 @@ class EngineHost:
     async def _settle(self, key: str, settled: Coroutine[Any, Any, None]) -> None:
         await settled
         self.submit(lambda engine: engine.settle(key))
-        self._keys.discard(key)
+        self._free(key)
+
+    def _free(self, key: str) -> None:
+        """Lets `key` be used again once the engine has let go of it and its last event is out."""
+
+        def freed(_: Engine) -> None:
+            self._loop.call_soon_threadsafe(self._keys.discard, key)
+
+        self.submit(freed)
 
     def _deliver(self, events: list[Event]) -> None:
         self._loop.call_soon_threadsafe(self._dispatch, events)

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -82,33 +83,34 @@ async def _run(
     config: InstanceConfig, role: Role[T], load: Callable[[InstanceConfig], LoadedEngine]
 ) -> int:
     stop = StopSignal()
-    server = RpcServer(config.host, config.port, [role.service_name])
-    with MetricsEndpoint(config.host, config.metrics_port) as endpoint:
+    async with AsyncExitStack() as stack:
+        endpoint = stack.enter_context(MetricsEndpoint(config.host, config.metrics_port))
+        server = RpcServer(config.host, config.port, [role.service_name])
         await server.start()
+        stack.push_async_callback(server.stop, grace_s=0.5)
         loaded = await asyncio.to_thread(load, config)
         incarnation = new_incarnation()
         transfers = await role.open_transfers(config, loaded, incarnation)
+        stack.push_async_callback(transfers.close)
         host = EngineHost(make_engine(config, loaded, transfers.listener), config.max_waiting)
+        stack.push_async_callback(host.close, STOP_TIMEOUT_S)
         info = _info(config, role, loaded, incarnation, server.port)
         limits = RequestLimits(loaded.vocab_size, loaded.max_model_len)
         instance = Instance(info, limits, host, transfers.counts, config.step_timeout_s)
-        drain = Drain(instance, config.drain_grace_s)
         metrics = InstanceMetrics(endpoint.registry, role.name)
         endpoint.registry.register(LoadCollector(instance))
+        drain = Drain(instance, config.drain_grace_s)
         control = Control(instance, config.report_interval_s, drain.begin)
         role.add_servicer(server, Parts(config, instance, transfers, control, metrics))
         health = asyncio.create_task(_tell_health(server, instance), name="health")
+        stack.callback(health.cancel)
         announce(role.name, info.name, server.address, endpoint.url, incarnation)
-        try:
-            failure = await _until_stopped(stop, host)
-            drain.begin(0.0 if failure else None)
-            await drain.finished()
-        finally:
-            health.cancel()
-            await server.stop(grace_s=0.5)
-            await transfers.close()
-            ended = await host.close(STOP_TIMEOUT_S)
-    return 1 if failure or not ended else 0
+        failure = await _until_stopped(stop, host)
+        drain.begin(0.0 if failure else None)
+        await drain.finished()
+        # What is left of the calls ends before the engine and the channels that they use.
+        await server.stop(grace_s=0.5)
+    return 1 if failure else 0
 
 
 class Drain:

@@ -39,6 +39,7 @@ class LoadingProgress:
             self._bar.stop()
 
     def __call__(self, done: int, total: int) -> None:
+        """Shows that `done` of `total` is loaded."""
         if self._bar is not None:
             self._bar.update(self._task, completed=done, total=total)
         elif done / total >= self._logged + _LOG_EVERY or done == total:

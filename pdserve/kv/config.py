@@ -23,7 +23,7 @@ class TransferConfig:
     # Segments that may wait in one channel.
     max_queue: int = 1024
     # An unused channel ends after this time.
-    channel_idle_s: float = 300.0
+    channel_idle_s: float = 60.0
 
     @property
     def heartbeat_s(self) -> float:

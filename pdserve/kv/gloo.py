@@ -44,6 +44,7 @@ class GlooLink:
         self._timeout = timeout
         self._sent = 0
         self._received = 0
+        self._transmissions: set[_GlooTransmission] = set()
 
     def stream(self) -> AbstractContextManager[object]:
         """Nothing: work on CPU is done when the call returns."""
@@ -66,25 +67,51 @@ class GlooLink:
         return self._start("recv", data, self._received % _TAGS)
 
     def close(self) -> None:
-        """Closes the sockets, by dropping the group: what the peer waits for fails at once."""
+        """Closes the sockets, so that what the peer waits for fails at once.
+
+        gloo does that when nothing refers to the group any more; work under way would.
+        """
         self._group = None
+        for transmission in self._transmissions:
+            transmission.drop()
+        self._transmissions.clear()
 
     def _start(self, operation: str, data: torch.Tensor, tag: int) -> Transmission:
         try:
             work = getattr(self._group, operation)([data], self._peer, tag)
         except RuntimeError as error:
             raise TransferError(f"gloo {operation} failed: {error}") from error
-        return _GlooTransmission(operation, work, self._timeout)
+        transmission = _GlooTransmission(operation, work, self._timeout, self._transmissions)
+        self._transmissions.add(transmission)
+        return transmission
 
 
 class _GlooTransmission:
-    def __init__(self, operation: str, work: dist.Work, timeout: timedelta) -> None:
+    """Is in `under_way` until it has been waited for."""
+
+    def __init__(
+        self,
+        operation: str,
+        work: dist.Work,
+        timeout: timedelta,
+        under_way: "set[_GlooTransmission]",
+    ) -> None:
         self._operation = operation
-        self._work = work
+        self._work: dist.Work | None = work
         self._timeout = timeout
+        self._under_way = under_way
 
     def wait(self) -> None:
+        """See `Transmission.wait`."""
+        assert self._work is not None
         try:
             self._work.wait(self._timeout)
         except RuntimeError as error:
             raise TransferError(f"gloo {self._operation} failed: {error}") from error
+        finally:
+            self.drop()
+            self._under_way.discard(self)
+
+    def drop(self) -> None:
+        """Lets go of the group."""
+        self._work = None

@@ -29,7 +29,7 @@ from pdserve.kv.offer import Offer, OfferEnd, Outcome
 from pdserve.kv.outgoing import OutgoingTransfer, Say
 from pdserve.kv.pool import KvPool
 from pdserve.kv.segment import PoolShard
-from pdserve.kv.store import PrefixStore, TCPStore, open_store
+from pdserve.kv.store import PrefixStore, TCPStore, open_store, reach_store
 from pdserve.kv.wire import layout_from_proto, layout_to_proto
 from pdserve.rpc.v1 import prefill_pb2, types_pb2
 
@@ -303,6 +303,8 @@ class Sender:
         )
 
     def _connect(self, prefix: str) -> Link:
+        """A client of the store for each link: one that waits for its peer blocks no other."""
         if self._store is None:
             raise TransferError("this instance sends no KV any more")
-        return self._backend.connect(PrefixStore(prefix, self._store), 0)
+        store = reach_store(self._config.host, self._store.port, self._config)
+        return self._backend.connect(PrefixStore(prefix, store), 0)

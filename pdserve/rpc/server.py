@@ -10,6 +10,7 @@ from grpc_reflection.v1alpha import reflection
 
 from pdserve.errors import ConfigError
 from pdserve.rpc.channel import MAX_MESSAGE_BYTES
+from pdserve.rpc.late_services import LateServices
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -40,6 +41,8 @@ class RpcServer:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = (*services, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, self._server)
+        self._late = LateServices(services)
+        self._server.add_generic_rpc_handlers((self._late,))
         self.port = self._bind(host, port)
         self.address = _join(host, self.port)
 
@@ -52,8 +55,11 @@ class RpcServer:
             raise ConfigError(text, field="port") from error
 
     def register(self, add: Callable[..., None], servicer: object) -> None:
-        """Registers `servicer` through the generated function `add_…Servicer_to_server`."""
-        add(servicer, self._server)
+        """Registers `servicer` through the generated function `add_…Servicer_to_server`.
+
+        At any time: calls before that are answered UNAVAILABLE.
+        """
+        add(servicer, self._late)
 
     async def start(self) -> None:
         """Accepts calls; health says NOT_SERVING."""

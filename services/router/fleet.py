@@ -2,7 +2,6 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterable
 
 from pdserve.cluster.discovery import Discovery
 from pdserve.cluster.instance import InstanceAddress, Role
@@ -31,11 +30,15 @@ class Fleet:
 
     def view(self) -> FleetView:
         """The fleet as it is now."""
-        watchers = self._watchers.values()
+        candidates: dict[Role, list[Candidate]] = {role: [] for role in Role}
+        absent = []
+        for watcher in self._watchers.values():
+            if candidate := watcher.candidate():
+                candidates[watcher.address.role].append(candidate)
+            else:
+                absent.append(_absence(watcher))
         return FleetView(
-            prefill=_candidates(watchers, Role.PREFILL),
-            decode=_candidates(watchers, Role.DECODE),
-            absent=tuple(_absence(watcher) for watcher in watchers if not _usable(watcher)),
+            tuple(candidates[Role.PREFILL]), tuple(candidates[Role.DECODE]), tuple(absent)
         )
 
     def instance(self, incarnation: str) -> Instance:
@@ -72,18 +75,6 @@ class Fleet:
     def _notify(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()
-
-
-def _usable(watcher: Watcher) -> bool:
-    return watcher.state is State.UP and watcher.instance is not None
-
-
-def _candidates(watchers: Iterable[Watcher], role: Role) -> tuple[Candidate, ...]:
-    return tuple(
-        watcher.instance.candidate()
-        for watcher in watchers
-        if watcher.instance and watcher.state is State.UP and watcher.address.role is role
-    )
 
 
 def _absence(watcher: Watcher) -> str:

@@ -15,11 +15,14 @@ FinishReason: TypeAlias = types_pb2.FinishReason.ValueType
 class Generation:
     """What a client wants generated, in tokens.
 
-    `continues_prompt` tells text that goes on where the prompt ends from an answer to it.
+    `run_id` names this run to the instances: an id that a client chose may come back through
+    another router, or before an instance has forgotten its last bearer. `continues_prompt` tells
+    text that goes on where the prompt ends from an answer to it.
     `end_token_ids` end the output, once it is longer than `min_tokens`.
     """
 
     request_id: str
+    run_id: str
     prompt_token_ids: Sequence[int]
     sampling: SamplingParams
     slo: types_pb2.Slo

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from grpc import aio
 
 from pdserve.cluster.instance import InstanceAddress
-from pdserve.kv.layout import KvLayout
+from pdserve.kv.wire import layout_from_proto
 from pdserve.rpc.v1 import decode_pb2_grpc, prefill_pb2_grpc, types_pb2
 from services.router.view import Candidate, Load
 
@@ -54,7 +54,7 @@ class Instance:
         self.prefill: PrefillAsyncStub = prefill_pb2_grpc.PrefillStub(channel)
         self.decode: DecodeAsyncStub = decode_pb2_grpc.DecodeStub(channel)
         self._info = report.info
-        self._layout = _layout(report.info.layout)
+        self._layout = layout_from_proto(report.info.layout)
         self._dispatches: set[Dispatch] = set()
         self._uncovered: set[Dispatch] = set()
         self._lost = asyncio.Event()
@@ -116,16 +116,3 @@ class Instance:
         """Returns, with the reason in words, when the instance is lost."""
         await self._lost.wait()
         return self._loss
-
-
-def _layout(message: types_pb2.KvLayout) -> KvLayout:
-    return KvLayout(
-        fingerprint=message.fingerprint,
-        dtype=message.dtype,
-        layers=message.layers,
-        kv_heads=message.kv_heads,
-        head_dim=message.head_dim,
-        block_size=message.block_size,
-        tp=message.tp,
-        pp=message.pp,
-    )

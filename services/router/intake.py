@@ -60,6 +60,7 @@ class Intake:
         _check_room(len(prompt), sampling.max_tokens, context_limit)
         return Generation(
             request_id=request_id,
+            run_id=f"{request_id}.{secrets.token_hex(4)}",
             prompt_token_ids=prompt,
             sampling=sampling,
             slo=request.slo,
@@ -112,7 +113,7 @@ def _check_slo(slo: types_pb2.Slo) -> None:
     for name, value in (("ttft_ms", slo.ttft_ms), ("tpot_ms", slo.tpot_ms)):
         if slo.HasField(name) and not 0 < value < math.inf:  # type: ignore[arg-type]
             raise InvalidRequestError(
-                f"slo.{name} is {value:g}; it must be positive and finite",
+                f"slo.{name} is {value:g}; it must lie in (0, inf)",
                 field=f"slo.{name}",
                 limit="(0, inf)",
             )

@@ -28,9 +28,7 @@ class LeastLoad:
         pair = _first_pair(_by_tokens(request, view.prefill), decodes)
         if pair:
             return _remote(*pair, view)
-        if any(_overloaded(request, candidate) for candidate in view.prefill):
-            return Refusal("every prefill instance is overloaded", overloaded=True)
-        return _local(decodes, _nobody("prefill", view))
+        return _overload(request, view) or _local(decodes, _nobody("prefill", view))
 
 
 def _by_tokens(request: PlacementRequest, candidates: Sequence[Candidate]) -> list[Candidate]:
@@ -57,6 +55,17 @@ def _open(request: PlacementRequest, candidate: Candidate) -> bool:
 
 def _avoided(request: PlacementRequest, candidate: Candidate) -> bool:
     return candidate.incarnation in request.exclusions
+
+
+def _overload(request: PlacementRequest, view: FleetView) -> Refusal | None:
+    """Refuses while prefill is overloaded: for good if all of it is."""
+    full = [each for each in view.prefill if _overloaded(request, each)]
+    if not full:
+        return None
+    if len(full) == len(view.prefill):
+        return Refusal("every prefill instance is overloaded", overloaded=True)
+    names = ", ".join(each.name for each in full)
+    return Refusal(f"{names} is overloaded and the other prefill instances failed")
 
 
 def _overloaded(request: PlacementRequest, candidate: Candidate) -> bool:

@@ -81,7 +81,9 @@ class LiveRequest:
     def ref(self, incarnation: str) -> types_pb2.RequestRef:
         """Names the present attempt to the instance that is meant."""
         return types_pb2.RequestRef(
-            request_id=self._ref.request_id, attempt=self._ref.attempt, incarnation=incarnation
+            request_id=self.generation.run_id,
+            attempt=self._ref.attempt,
+            incarnation=incarnation,
         )
 
     async def deliver(self, tokens: Sequence[types_pb2.Token]) -> FinishReason | None:

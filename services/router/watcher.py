@@ -15,6 +15,7 @@ from pdserve.errors import IncompatibleLayoutError
 from pdserve.rpc.channel import open_channel
 from pdserve.rpc.v1 import decode_pb2_grpc, prefill_pb2_grpc, router_pb2, types_pb2
 from services.router.instance import Instance
+from services.router.view import Candidate
 
 log = logging.getLogger(__name__)
 
@@ -67,6 +68,10 @@ class Watcher:
                     await asyncio.sleep(_RECONNECT_PAUSE_S)
             finally:
                 self._lose("the router no longer watches it")
+
+    def candidate(self) -> Candidate | None:
+        """The instance as a placer sees it; None unless it takes new requests."""
+        return self.instance.candidate() if self.instance and self.state is State.UP else None
 
     def status(self) -> router_pb2.InstanceStatus:
         """The state for people and tools."""

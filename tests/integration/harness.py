@@ -21,6 +21,8 @@ from pdserve.rpc.v1 import (
 TIMEOUT_S = 100.0
 IDLE_TIMEOUT_S = 20.0
 START_TIMEOUT_S = 90.0
+# Where no failure is injected, a machine that is busy elsewhere must not look like one.
+PATIENCE_S = 20.0
 
 
 @dataclass(slots=True)
@@ -86,7 +88,7 @@ async def cluster(
         prefill,
         decode,
         instance or InstanceConfig(),
-        router or RouterConfig(colocated=prefill == 0),
+        router or RouterConfig(colocated=prefill == 0, silence_timeout_s=PATIENCE_S),
         START_TIMEOUT_S,
     )
     async with LocalCluster(spec) as started:

@@ -11,6 +11,7 @@ from pdserve.config import InstanceConfig
 from pdserve.models.source import resolve_model
 from pdserve.rpc.v1 import router_pb2, types_pb2
 from pdserve.text.tokenizer import Tokenizer
+from tests.gguf_reference import load_reference
 from tests.integration.harness import Answer, by_ids, cluster, generate_all, greedy
 
 pytestmark = [pytest.mark.model, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(300)]
@@ -68,12 +69,7 @@ async def test_transformers_would_choose_each_token(
 
     By induction that is what greedy generation by transformers yields.
     """
-    from transformers import AutoModelForCausalLM
-
-    source = resolve_model("smollm2-135m-instruct")
-    model = AutoModelForCausalLM.from_pretrained(
-        source.path.parent, gguf_file=source.path.name, dtype=torch.float32
-    )
+    model = load_reference(resolve_model("smollm2-135m-instruct").path)
     for prompt, answer in zip(prompts, colocated[: len(prompts)], strict=True):
         ids = torch.tensor([prompt + answer.ids])
         with torch.inference_mode():

@@ -7,7 +7,7 @@ import gguf
 import numpy as np
 import pytest
 import torch
-from gguf_reference import load_reference
+from tests.gguf_reference import load_reference
 from safetensors.torch import load_file, save_file
 from tiny_models import (
     FAMILIES,

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pdserve.engine.batch import RaggedBatch, Span
@@ -8,6 +8,7 @@ from pdserve.engine.grouping import Extent, group_extents
 
 CPU = torch.device("cpu")
 SIZE = 4
+untimed = settings(deadline=None)
 
 
 @st.composite
@@ -24,6 +25,7 @@ def span_lists(draw: st.DrawFn) -> list[Span]:
     return spans
 
 
+@untimed
 @given(span_lists())
 def test_every_token_has_one_row_with_its_own_position_and_slot(spans: list[Span]) -> None:
     batch = RaggedBatch.build(spans, SIZE, CPU)
@@ -42,6 +44,7 @@ def test_every_token_has_one_row_with_its_own_position_and_slot(spans: list[Span
     assert sorted(rows) == sorted(expected)
 
 
+@untimed
 @given(span_lists())
 def test_sampled_rows_are_the_last_tokens_in_the_order_of_the_spans(spans: list[Span]) -> None:
     batch = RaggedBatch.build(spans, SIZE, CPU)
@@ -49,6 +52,7 @@ def test_sampled_rows_are_the_last_tokens_in_the_order_of_the_spans(spans: list[
     assert batch.token_ids[batch.sampled].tolist() == expected
 
 
+@untimed
 @given(span_lists())
 def test_groups_cover_all_rows_and_padding_comes_back(spans: list[Span]) -> None:
     batch = RaggedBatch.build(spans, SIZE, CPU)
@@ -64,6 +68,7 @@ def test_groups_cover_all_rows_and_padding_comes_back(spans: list[Span]) -> None
             assert torch.equal(rows[group.padding.spread][group.padding.gather], rows)
 
 
+@untimed
 @given(span_lists())
 def test_tables_hold_the_blocks_of_their_spans_and_no_others(spans: list[Span]) -> None:
     batch = RaggedBatch.build(spans, SIZE, CPU)
@@ -93,6 +98,7 @@ def test_impossible_spans_are_refused(span: Span, message: str) -> None:
         RaggedBatch.build([Span([1], 0, [0], True), span], SIZE, CPU)
 
 
+@untimed
 @given(st.lists(st.builds(Extent, st.integers(1, 600), st.integers(1, 4000)), max_size=40))
 def test_each_span_is_in_exactly_one_group(extents: list[Extent]) -> None:
     groups = group_extents(extents)

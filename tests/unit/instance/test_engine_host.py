@@ -7,7 +7,7 @@ from context_runner import ContextRunner, GatedRunner, a_request, alone, build_e
 
 from pdserve.engine.events import Admitted
 from pdserve.errors import InvalidRequestError, OverloadedError, UnavailableError
-from pdserve.instance.engine_host import EngineHost
+from pdserve.instance.engine_host import EngineHost, EventStream
 from pdserve.scheduling.sequence import Work
 
 PATIENCE_S = 30
@@ -115,14 +115,20 @@ async def test_a_key_is_taken_until_it_is_released_and_settled(open_host):
     with pytest.raises(InvalidRequestError), host.request(request):
         pass
     landed.set()
-    while host.settling:
-        await asyncio.sleep(0)
+    await settled()
+    await blocks_of(host)
     assert await generate(host, a_request("k")) == alone(a_request("k"), 128)
     assert not host.failure.done()
 
 
 async def wait_for(event):
     await event.wait()
+
+
+async def settled():
+    """Returns when no ended request has bytes that move any more."""
+    tasks = [task for task in asyncio.all_tasks() if task.get_name().startswith("settle ")]
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def test_blocks_are_quarantined_until_what_moves_in_them_has_settled(open_host):
@@ -133,8 +139,8 @@ async def test_blocks_are_quarantined_until_what_moves_in_them_has_settled(open_
     assert (await blocks_of(host)).quarantined == 2
     assert host.settling == 1
     landed.set()
-    while host.settling:
-        await asyncio.sleep(0)
+    await settled()
+    assert host.settling == 0
     counts = await blocks_of(host)
     assert (counts.free, counts.quarantined) == (8, 0)
 
@@ -170,20 +176,26 @@ async def test_a_failure_reaches_requests_even_if_nobody_waits_for_it_any_more(o
         await collect(events)
 
 
-async def test_what_came_before_an_end_is_not_lost_with_it(open_host):
-    host = open_host(GatedRunner(4))
-    with host.request(a_request("r")) as events:
-        host.end_requests("drained")
-        first = asyncio.create_task(events.next_batch())
-        with pytest.raises(UnavailableError, match="drained"):
-            await first
-    stream = events
-    stream.put(Admitted("r", (), 0))
+async def test_what_came_before_an_end_is_not_lost_with_it():
+    stream = EventStream()
+    events = [Admitted("r", (block,), 0) for block in range(3)]
+    for event in events:
+        stream.put(event)
     stream.put(UnavailableError("over"))
-    assert await stream.next_batch() == [Admitted("r", (), 0)]
+    assert await stream.next_batch() == events
     with pytest.raises(UnavailableError, match="over"):
         await stream.next_batch()
-    host.release("r")
+
+
+async def test_requests_can_be_ended_and_others_still_come(open_host):
+    host = open_host()
+    with host.request(a_request("d", work=Work.DECODE)) as events:
+        await events.next()
+        host.end_requests("drained")
+        with pytest.raises(UnavailableError, match="drained"):
+            await events.next()
+    host.release("d")
+    assert await generate(host, a_request("r")) == alone(a_request("r"), 128)
 
 
 async def test_changes_wake_who_waits_for_them(open_host):
@@ -209,5 +221,5 @@ async def test_closing_ends_requests_and_what_never_settles(open_host):
             await events.next()
     with pytest.raises(UnavailableError), host.request(a_request("late")):
         pass
-    while host.settling:
-        await asyncio.sleep(0)
+    await settled()
+    assert host.settling == 0

@@ -27,9 +27,11 @@ BLOCKS = 64
 torch.set_num_threads(1)
 
 
-def random_pool(layout: KvLayout, rank: int = 0, seed: int = 0) -> KvPool:
+def random_pool(
+    layout: KvLayout, rank: int = 0, seed: int = 0, device: torch.device = CPU
+) -> KvPool:
     """A pool for `rank`, filled with what every pool of the same seed holds."""
-    pool = KvPool(layout.shard(rank), BLOCKS, CPU)
+    pool = KvPool(layout.shard(rank), BLOCKS, device)
     generator = torch.Generator().manual_seed(seed)
     pool.data.copy_(torch.randn(pool.data.shape, generator=generator))
     return pool
@@ -107,7 +109,7 @@ class Pair:
 
 async def until(condition: Callable[[], bool]) -> None:
     """Lets the event loop run until `condition` holds; the test's timeout is the deadline."""
-    while not condition():
+    while not condition():  # noqa: ASYNC110 (counts are read, they tell nobody)
         await asyncio.sleep(0.005)
 
 
@@ -118,12 +120,14 @@ async def pair(
     ranks: tuple[int, int] = (0, 0),
     config: TransferConfig = CONFIG,
     prefill_backend: Backend | None = None,
+    devices: tuple[torch.device, torch.device] = (CPU, CPU),
 ) -> AsyncIterator[Pair]:
     """Ends with every transfer, lease, offer and channel gone."""
-    backend = make_backend(CPU, config)
-    source, target = random_pool(prefill, ranks[0]), random_pool(decode, ranks[1], seed=1)
-    sender = Sender("P", prefill, ranks[0], source, prefill_backend or backend, config)
-    receiver = Receiver("D", decode, ranks[1], target, backend, config)
+    here, there = (make_backend(device, config) for device in devices)
+    source = random_pool(prefill, ranks[0], 0, devices[0])
+    target = random_pool(decode, ranks[1], 1, devices[1])
+    sender = Sender("P", prefill, ranks[0], source, prefill_backend or here, config)
+    receiver = Receiver("D", decode, ranks[1], target, there, config)
     await sender.start()
     try:
         yield Pair(sender, receiver, source, target, ranks[0])

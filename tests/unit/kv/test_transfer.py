@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from kv_pair import BLOCKS, CONFIG, FIRST_TOKEN, LAYOUT, admitted, kv, pair, request_ref, until
+from kv_pair import BLOCKS, CONFIG, CPU, FIRST_TOKEN, LAYOUT, admitted, kv, pair, request_ref, until
 
 from pdserve.errors import (
     IncompatibleLayoutError,
@@ -14,6 +14,7 @@ from pdserve.errors import (
     OutOfMemoryError,
     TransferError,
 )
+from pdserve.kv.backend import make_backend
 from pdserve.kv.layout import pull_plan, rank_part
 from pdserve.kv.offer import Outcome
 from pdserve.rpc.v1 import prefill_pb2, types_pb2
@@ -67,19 +68,23 @@ async def test_layer_groups_stream_while_prefill_computes():
     async with pair() as p:
         blocks = list(range(20))
         landed = [0]
+
+        async def arrival(due):
+            await until(lambda: landed[-1] == due)
+
         offer = p.offer("t", blocks, TOKENS, cached=10)
         pull = asyncio.create_task(
             p.pull("t", admitted(blocks, 0, TOKENS), on_progress=landed.append)
         )
         due = 10 * LAYOUT.token_bytes
-        await until(lambda: landed[-1] == due)
+        await arrival(due)
         for chunk in chunks:
             for begin, end in groups:
                 written = p.source.slots(blocks, *chunk)
                 p.source.data.flatten(2, 3)[begin:end, :, written] = 1.5 * begin + chunk[0]
                 offer.advance(begin, end, chunk[1], None)
                 due += (end - begin) * (chunk[1] - chunk[0]) * layer_bytes
-                await until(lambda: landed[-1] == due)
+                await arrival(due)
         offer.complete(FIRST_TOKEN)
         result = await pull
         assert result.bytes == TOKENS * LAYOUT.token_bytes
@@ -329,3 +334,44 @@ async def test_pulling_anew_replaces_the_pull_before():
         await p.pull("t", admitted(range(20), 0, TOKENS))
         with pytest.raises(TransferError, match="pulls the KV anew"):
             await first
+
+
+class Damaging:
+    """A backend whose first `times` transmissions change a byte on the way."""
+
+    def __init__(self, times: int) -> None:
+        self._backend = make_backend(CPU, CONFIG)
+        self._times = times
+        self.links = 0
+
+    def connect(self, store, rank):
+        self.links += 1
+        link = self._backend.connect(store, rank)
+        send = link.send
+
+        def damaged(data):
+            if self._times:
+                self._times -= 1
+                data[len(data) // 2] ^= 1
+            return send(data)
+
+        link.send = damaged
+        return link
+
+
+async def test_a_damaged_segment_costs_a_channel_and_not_the_transfer():
+    backend = Damaging(times=1)
+    async with pair(prefill_backend=backend) as p:
+        p.offer("t", range(20), TOKENS)
+        await p.pull("t", admitted(range(20), 0, TOKENS))
+        assert torch.equal(kv(p.target, range(20), 0, TOKENS), kv(p.source, range(20), 0, TOKENS))
+        assert backend.links == 2
+
+
+async def test_damage_again_fails_the_transfer():
+    async with pair(prefill_backend=Damaging(times=1000)) as p:
+        before = p.target.data.clone()
+        p.offer("t", range(20), TOKENS)
+        with pytest.raises(TransferError):
+            await p.pull("t", admitted(range(20), 0, TOKENS))
+        assert torch.equal(p.target.data, before)

@@ -34,18 +34,37 @@ SILENCE_S = 0.6
 @cache
 def tiny_model() -> ServedModel:
     """A token a byte; token 256 ends the text."""
+    with TemporaryDirectory() as folder:
+        write_tiny_model(Path(folder))
+        tokenizer = Tokenizer.load(ModelSource("tiny", "hf", Path(folder)))
+    assert tokenizer.eos_token_ids == (EOS,)
+    return ServedModel(("tiny", "path/to/tiny"), CONTEXT, VOCAB, frozenset((EOS,)), tokenizer)
+
+
+def write_tiny_model(folder: Path) -> None:
+    """The files of `tiny_model`, as a Hugging Face directory without weights."""
     alphabet = _byte_alphabet()
     backend = Backend(models.BPE(vocab={char: byte for byte, char in alphabet.items()}, merges=[]))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     backend.decoder = decoders.ByteLevel()
     backend.add_special_tokens(["<end>"])
-    with TemporaryDirectory() as folder:
-        backend.save(str(Path(folder) / "tokenizer.json"))
-        settings = {"eos_token": "<end>", "chat_template": TEMPLATE}
-        (Path(folder) / "tokenizer_config.json").write_text(json.dumps(settings))
-        tokenizer = Tokenizer.load(ModelSource("tiny", "hf", Path(folder)))
-    assert tokenizer.eos_token_ids == (EOS,)
-    return ServedModel(("tiny", "path/to/tiny"), CONTEXT, VOCAB, frozenset((EOS,)), tokenizer)
+    backend.save(str(folder / "tokenizer.json"))
+    settings = {"eos_token": "<end>", "chat_template": TEMPLATE}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    config = {
+        "model_type": "llama",
+        "architectures": ["LlamaForCausalLM"],
+        "vocab_size": VOCAB,
+        "hidden_size": 8,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 1,
+        "intermediate_size": 16,
+        "max_position_embeddings": CONTEXT,
+        "rms_norm_eps": 1e-6,
+        "hidden_act": "silu",
+        "eos_token_id": EOS,
+    }
+    (folder / "config.json").write_text(json.dumps(config))
 
 
 def _byte_alphabet() -> dict[int, str]:
@@ -146,8 +165,7 @@ class Bench:
 async def until(condition) -> None:
     """Waits until `condition()` holds, for a bounded time."""
     async with asyncio.timeout(20):
-        while not condition():
-            # Nobody tells when a call on a fake ends: look again soon.
+        while not condition():  # noqa: ASYNC110 - nobody tells when a call on a fake has ended
             await asyncio.sleep(0.005)
 
 

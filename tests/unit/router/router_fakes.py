@@ -88,6 +88,7 @@ class FakeInstance:
         self.released: list[prefill_pb2.ReleaseRequest] = []
         self.running = 0
         self.watchers = 0
+        self.watches = 0
         self.port = 0
         # Cleared: the process is stopped, as by SIGSTOP.
         self.awake = asyncio.Event()
@@ -125,8 +126,9 @@ class FakeInstance:
         self._changed = asyncio.Event()
 
     @servicer_method
-    async def WatchLoad(self, request: types_pb2.WatchLoadRequest, context) -> None:
+    async def WatchLoad(self, request: types_pb2.WatchLoadRequest, context) -> None:  # noqa: N802
         self.watchers += 1
+        self.watches += 1
         try:
             while True:
                 changed = self._changed
@@ -170,7 +172,7 @@ class FakePrefill(FakeInstance, prefill_pb2_grpc.PrefillServicer):
         self._numbers = count(1)
 
     @servicer_method
-    async def Run(self, request: prefill_pb2.PrefillRequest, context) -> None:
+    async def Run(self, request: prefill_pb2.PrefillRequest, context) -> None:  # noqa: N802
         ref = self.ref(request)
         with self.call(request) as script:
             await self.step(script, "queued")
@@ -191,7 +193,7 @@ class FakePrefill(FakeInstance, prefill_pb2_grpc.PrefillServicer):
             await context.write(prefill_pb2.PrefillEvent(ref=ref, finished=finished))
 
     @servicer_method
-    async def Release(self, request: prefill_pb2.ReleaseRequest, context):
+    async def Release(self, request: prefill_pb2.ReleaseRequest, context):  # noqa: N802
         self.released.append(request)
         return prefill_pb2.ReleaseResponse(ref=request.ref, released=True)
 
@@ -204,13 +206,13 @@ class FakePrefill(FakeInstance, prefill_pb2_grpc.PrefillServicer):
 
 
 class FakeDecode(FakeInstance, decode_pb2_grpc.DecodeServicer):
-    """"Pulls", then sends the rest of the one output."""
+    """Pulls, so to say; then sends the rest of the one output."""
 
     def __init__(self, name: str, transfers: dict[str, asyncio.Event]) -> None:
         super().__init__(Role.DECODE, name, transfers)
 
     @servicer_method
-    async def Run(self, request: decode_pb2.DecodeRequest, context) -> None:
+    async def Run(self, request: decode_pb2.DecodeRequest, context) -> None:  # noqa: N802
         ref = self.ref(request)
         remote = request.HasField("kv_source")
 

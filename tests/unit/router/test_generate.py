@@ -30,7 +30,9 @@ async def test_instances_get_tokens_and_the_incarnation_that_is_meant() -> None:
         await it.generate("hi", ref=types_pb2.RequestRef(request_id="mine"))
         (prefill,), (decode,) = it.prefill[0].requests, it.decode[0].requests
         assert list(prefill.prompt_token_ids) == list(decode.prompt_token_ids) == list(b"hi")
-        assert (prefill.ref.request_id, prefill.ref.attempt) == ("mine", 1)
+        assert prefill.ref.request_id.startswith("mine.")
+        assert prefill.ref.request_id == decode.ref.request_id
+        assert prefill.ref.attempt == decode.ref.attempt == 1
         assert prefill.ref.incarnation == it.prefill[0].report.info.incarnation
         assert decode.ref.incarnation == it.decode[0].report.info.incarnation
         assert decode.kv_source.address == it.prefill[0].address.address

@@ -5,6 +5,7 @@ from router_bench import bench
 from router_fakes import ANSWER, Script, hang
 
 from pdserve.rpc.v1 import types_pb2
+from services.router import watcher
 
 
 @pytest.mark.parametrize("step", ["queued", "kv_ready", 12])
@@ -81,6 +82,15 @@ async def test_a_draining_instance_finishes_what_it_has_and_gets_nothing_new() -
         assert first.text == second.text == ANSWER
         assert [len(each.finished.attempts) for each in (first, second)] == [1, 1]
         assert second.finished.attempts[0].decode == "decode-1"
+
+
+async def test_a_load_stream_whose_life_is_over_is_opened_again_unnoticed(monkeypatch) -> None:
+    monkeypatch.setattr(watcher, "_STREAM_LIFE_S", 0.05)
+    async with bench() as it:
+        seen = set()
+        await it.until(lambda: seen.add(it.state(it.decode[0])) or it.decode[0].watches >= 3)
+        assert seen == {"up"}
+        assert (await it.generate()).text == ANSWER
 
 
 async def test_an_instance_of_the_other_role_is_not_used() -> None:

@@ -1,5 +1,7 @@
 """Every error crosses a real connection whole: status, text and machine-readable detail."""
 
+import asyncio
+
 import grpc
 import pytest
 
@@ -25,7 +27,7 @@ DEADLINE_S = 30
 
 
 class Failing(prefill_pb2_grpc.PrefillServicer):
-    """Raises what the test puts in `error`, from a unary and from a streaming method."""
+    """Raises what the test puts in `error`, or never answers."""
 
     error = Exception()
 
@@ -37,6 +39,10 @@ class Failing(prefill_pb2_grpc.PrefillServicer):
     async def WatchLoad(self, request, context):  # noqa: N802
         await context.write(types_pb2.LoadReport(steps=1))
         raise self.error
+
+    @servicer_method
+    async def Drain(self, request, context):  # noqa: N802
+        await asyncio.Event().wait()
 
 
 @pytest.fixture
@@ -72,12 +78,11 @@ async def test_an_error_arrives_as_it_was_raised(service, kind):
 async def test_an_error_ends_a_stream_after_what_was_sent(service):
     servicer, stub = service
     servicer.error = errors.UnavailableError("draining")
-    received = []
+    call = stub.WatchLoad(types_pb2.WatchLoadRequest(), timeout=DEADLINE_S)
+    assert (await call.read()).steps == 1
     with pytest.raises(errors.UnavailableError, match="draining"):
         async with translated():
-            async for report in stub.WatchLoad(types_pb2.WatchLoadRequest(), timeout=DEADLINE_S):
-                received.append(report.steps)
-    assert received == [1]
+            await call.read()
 
 
 @pytest.mark.parametrize("length", [5_000, 1_000_000])
@@ -103,7 +108,7 @@ async def test_a_missed_deadline_is_a_deadline_error(service):
     _, stub = service
     with pytest.raises(errors.DeadlineError):
         async with translated():
-            await stub.Release(prefill_pb2.ReleaseRequest(), timeout=0)
+            await stub.Drain(types_pb2.DrainRequest(), timeout=0.05)
 
 
 async def test_a_bug_in_a_method_is_no_pdserve_error_of_a_kind(service):
