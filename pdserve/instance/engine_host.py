@@ -77,6 +77,11 @@ class EngineHost:
         return len(self._streams)
 
     @property
+    def waiting(self) -> int:
+        """Requests that have not been admitted."""
+        return sum(1 for stream in self._streams.values() if not stream.admitted)
+
+    @property
     def settling(self) -> int:
         """Ended requests in whose blocks bytes may still move."""
         return len(self._settling)
@@ -104,10 +109,9 @@ class EngineHost:
             raise UnavailableError(self._ended)
         if request.key in self._keys:
             raise InvalidRequestError(f"request {request.key} is already running", field="ref")
-        waiting = sum(1 for stream in self._streams.values() if not stream.admitted)
-        if waiting >= self._max_waiting:
+        if self.waiting >= self._max_waiting:
             raise OverloadedError(
-                f"{waiting} requests are waiting",
+                f"{self.waiting} requests are waiting",
                 limit=f"max_waiting={self._max_waiting}",
                 retry_after_s=OVERLOAD_RETRY_S,
             )

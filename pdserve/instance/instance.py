@@ -64,8 +64,8 @@ class Instance:
         return types_pb2.LoadReport(
             info=self.info,
             draining=self.draining.is_set(),
-            waiting_requests=scheduler.waiting,
-            running_requests=self.host.requests - scheduler.waiting,
+            waiting_requests=self.host.waiting,
+            running_requests=self.host.requests - self.host.waiting,
             waiting_tokens=scheduler.waiting_tokens,
             context_tokens=scheduler.context_tokens,
             blocks=types_pb2.BlockCounts(

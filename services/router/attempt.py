@@ -68,11 +68,12 @@ async def _first_result(*parts: _Part) -> FinishReason:
         pending = set(tasks)
         while pending:
             done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
-            results = [task.result() for task in done if not task.exception()]
-            reason = next((result for result in results if result is not None), None)
-            if reason is not None:
-                return reason
-            _raise_failures(done)
+            # A call ends as if cancelled when its channel closes; the guard then tells why.
+            ended = [task for task in done if not task.cancelled()]
+            for task in ended:
+                if task.exception() is None and (reason := task.result()) is not None:
+                    return reason
+            _raise_failures([error for task in ended if (error := task.exception())])
         raise AssertionError("the decode leg ends with a result or a failure")
     finally:
         for task in tasks:
@@ -80,11 +81,10 @@ async def _first_result(*parts: _Part) -> FinishReason:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def _raise_failures(done: set[asyncio.Task[FinishReason | None]]) -> None:
-    errors = [error for task in done if (error := task.exception())]
+def _raise_failures(errors: list[BaseException]) -> None:
     failures = [error for error in errors if isinstance(error, InstanceFailure)]
     for error in errors:
-        if not isinstance(error, InstanceFailure):
+        if error not in failures:
             raise error
     if failures:
         raise AttemptFailed(failures)

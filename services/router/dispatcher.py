@@ -1,6 +1,7 @@
 """Finds a placement for a request, and waits a while for one where there is none yet."""
 
 import asyncio
+from contextlib import suppress
 from dataclasses import dataclass
 
 from pdserve.errors import OverloadedError, UnavailableError
@@ -40,13 +41,11 @@ class Dispatcher:
         after `timeout_s`.
         """
         answer = self._ask(request)
-        try:
+        with suppress(TimeoutError):
             async with asyncio.timeout(self._timeout_s):
                 while isinstance(answer, Refusal) and not answer.overloaded:
                     await self._fleet.changed().wait()
                     answer = self._ask(request)
-        except TimeoutError:
-            pass
         if isinstance(answer, Placement):
             return self._resolve(answer)
         if answer.overloaded:

@@ -40,10 +40,7 @@ class Generation:
         return sampling_to_proto(self.sampling)
 
     def reason_to_end(self, output: Sequence[int]) -> FinishReason | None:
-        """Why an output ends here, when its tokens alone tell; None when it goes on.
-
-        Needed where an instance fails between its last token and saying that it was the last.
-        """
+        """Why an output ends here, as its tokens alone tell; None when it goes on."""
         if len(output) > self.sampling.min_tokens and output[-1] in self.end_token_ids:
             return types_pb2.FINISH_REASON_STOP
         if len(output) >= self.sampling.max_tokens:

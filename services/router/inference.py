@@ -137,9 +137,24 @@ class InferenceServicer:
         finally:
             producer.cancel()
             await asyncio.gather(producer, return_exceptions=True)
-        await context.write(live.finished(reason))
+        last = live.finished(reason)
+        await context.write(last)
+        log.info("request finished", extra=_summary(last))
         return reason
 
     def _context_limit(self) -> int:
         """Longest prompt + output that can be served now, tokens."""
         return min(self._model.context_length, self._fleet.view().context_limit or 2**31)
+
+
+def _summary(event: router_pb2.GenerateEvent) -> dict[str, str | int | float]:
+    """The facts about a finished request that belong in the log."""
+    finished = event.finished
+    return {
+        "request_id": event.ref.request_id,
+        "prompt_tokens": finished.prompt_tokens,
+        "output_tokens": finished.output_tokens,
+        "attempts": len(finished.attempts),
+        "ttft_s": round(finished.ledger.ttft_s, 4),
+        "total_s": round(finished.ledger.total_s, 4),
+    }

@@ -48,9 +48,10 @@ class Intake:
         """
         self._model.check_name(request.model)
         _check_slo(request.slo)
-        StopStrings(request.stop)
-        prompt = await self._tokenize(request, context_limit)
-        _check_prompt(prompt, request.WhichOneof("input") or "", context_limit)
+        StopStrings(request.stop)  # refuses bad ones
+        field = _input_field(request)
+        prompt = await self._tokenize(request, field, context_limit)
+        _check_prompt(prompt, field, context_limit)
         sampling = sampling_from_proto(
             request.sampling,
             default_seed=secrets.randbits(64),
@@ -69,19 +70,13 @@ class Intake:
             end_token_ids=self._end_token_ids(sampling),
         )
 
-    async def _tokenize(self, request: router_pb2.GenerateRequest, context_limit: int) -> list[int]:
-        kind = request.WhichOneof("input")
-        if kind == "token_ids":
+    async def _tokenize(
+        self, request: router_pb2.GenerateRequest, field: str, context_limit: int
+    ) -> list[int]:
+        if request.HasField("token_ids"):
             return self._checked_ids(request.token_ids)
-        if kind == "prompt":
-            chars = len(request.prompt)
-        elif kind == "chat":
-            chars = sum(len(message.content) for message in request.chat.messages)
-        else:
-            raise InvalidRequestError(
-                "the request has no input; it must have prompt, chat or token_ids", field="input"
-            )
-        _check_chars(kind, chars, context_limit)
+        chars = len(request.prompt) + sum(len(each.content) for each in request.chat.messages)
+        _check_chars(field, chars, context_limit)
         if chars <= _SHORT_TEXT_CHARS:
             return self._tokenize_text(request)
         return await asyncio.to_thread(self._tokenize_text, request)
@@ -107,6 +102,16 @@ class Intake:
     def _end_token_ids(self, sampling: SamplingParams) -> frozenset[int]:
         own = frozenset() if sampling.ignore_eos else self._model.eos_token_ids
         return own | frozenset(sampling.stop_token_ids)
+
+
+def _input_field(request: router_pb2.GenerateRequest) -> str:
+    """The field that holds the input, as errors name it."""
+    kind = request.WhichOneof("input")
+    if kind is None:
+        raise InvalidRequestError(
+            "the request has no input; it must have prompt, chat or token_ids", field="input"
+        )
+    return "messages" if kind == "chat" else kind
 
 
 def _check_slo(slo: types_pb2.Slo) -> None:

@@ -100,6 +100,15 @@ class LiveRequest:
         await self.outbox.drain()
         return types_pb2.FINISH_REASON_STOP if self.output.stop is not None else None
 
+    def reason_to_end(self) -> FinishReason | None:
+        """Why the output so far is complete, whatever has become of the attempt; None: it is not.
+
+        An instance may fail between its last token and saying that it was the last.
+        """
+        if self.output.stop is not None:
+            return types_pb2.FINISH_REASON_STOP
+        return self.generation.reason_to_end(self.output.token_ids)
+
     def end(self, reason: FinishReason) -> FinishReason:
         """Hands over the text that was held back; returns why the generation really ended.
 
@@ -127,12 +136,19 @@ class LiveRequest:
             reason=reason,
             prompt_tokens=len(self.generation.prompt_token_ids),
             output_tokens=count,
-            cached_tokens=self.attempts[0].cached_tokens,
+            cached_tokens=self._cached_tokens(),
             ledger=self.timeline.settle(now, count),
             attempts=self.attempts,
             stop=self.output.stop or "",
         )
         return router_pb2.GenerateEvent(ref=self._ref, finished=finished)
+
+    def _cached_tokens(self) -> int:
+        """Of the attempt that produced the first token."""
+        for attempt, times in zip(self.attempts, self.timeline.attempts, strict=True):
+            if times.first_token is not None:
+                return attempt.cached_tokens
+        return 0
 
     def _note_tokens(self, count: int) -> None:
         now = time.monotonic()

@@ -51,8 +51,7 @@ class Orchestrator:
                 return await self._attempt(live, assignment)
             except AttemptFailed as failure:
                 self._note_failure(live, assignment, failure)
-                reason = live.generation.reason_to_end(live.output.token_ids)
-                if reason is not None:
+                if (reason := live.reason_to_end()) is not None:
                     return reason
                 if error := self._error_that_ends(live, failure):
                     raise error from failure

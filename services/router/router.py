@@ -3,6 +3,7 @@
 import asyncio
 import secrets
 from collections.abc import Callable
+from contextlib import suppress
 
 from prometheus_client import CollectorRegistry
 
@@ -52,21 +53,20 @@ class Router:
     async def serve(self, stop: asyncio.Event, on_listening: Callable[[], None]) -> None:
         """Serves until `stop` is set, then drains: running requests may finish, none may begin."""
         async with task_group() as tasks:
-            background = [
-                tasks.create_task(self.fleet.run()),
-                tasks.create_task(self._report_health()),
-            ]
+            watching = tasks.create_task(self.fleet.run())
+            reporting = tasks.create_task(self._report_health())
             try:
                 await self._server.start()
                 on_listening()
                 await stop.wait()
-                background.pop().cancel()
+                reporting.cancel()
                 await self._drain()
             finally:
                 await self._server.stop(0)
-            await self._settle()
-            for task in background:
-                task.cancel()
+            # Calls that were cut end properly while their instances are still connected.
+            await self._until_idle(_CANCEL_GRACE_S)
+            await self.releaser.close()
+            watching.cancel()
 
     def _listen(self, model: ServedModel) -> RpcServer:
         names = [each.full_name for each in router_pb2.DESCRIPTOR.services_by_name.values()]
@@ -101,17 +101,9 @@ class Router:
     async def _drain(self) -> None:
         self.requests.close()
         await self._server.set_serving(False)
-        try:
-            async with asyncio.timeout(self._config.drain_grace_s):
-                await self.requests.idle()
-        except TimeoutError:
-            pass
+        await self._until_idle(self._config.drain_grace_s)
 
-    async def _settle(self) -> None:
-        """Lets calls that were cut end properly, while their instances are still connected."""
-        try:
-            async with asyncio.timeout(_CANCEL_GRACE_S):
+    async def _until_idle(self, timeout_s: float) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
                 await self.requests.idle()
-        except TimeoutError:
-            pass
-        await self.releaser.close()

@@ -137,10 +137,9 @@ class Watcher:
         self._reported_at = time.monotonic()
         role = _ROLES.get(report.info.role, "nothing known")
         if role != self.address.role:
-            self._enter(State.DOWN, f"it serves {role}, but is listed as {self.address.role}")
+            self._withdraw(State.DOWN, f"it serves {role}, but is listed as {self.address.role}")
         elif report.step_age_s > self._config.step_timeout_s:
-            self._lose(f"its step has not ended for {report.step_age_s:.1f} s")
-            self._enter(State.SILENT, f"its step has not ended for {report.step_age_s:.1f} s")
+            self._withdraw(State.SILENT, f"its step has not ended for {report.step_age_s:.1f} s")
         else:
             self._meet(channel, report)
             self._enter(State.DRAINING if report.draining else State.UP, "")
@@ -152,6 +151,10 @@ class Watcher:
             return
         self._lose("another incarnation has taken its place")
         self.instance = Instance(self.address, channel, report)
+
+    def _withdraw(self, state: State, reason: str) -> None:
+        self._lose(reason)
+        self._enter(state, reason)
 
     def _lose(self, reason: str) -> None:
         if self.instance:

@@ -15,7 +15,7 @@ from router_fakes import EOS, FakeDecode, FakeInstance, FakePrefill
 from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, models, pre_tokenizers
 
-from pdserve.cluster.static import StaticDiscovery
+from pdserve.cluster.instance import InstanceAddress
 from pdserve.config import RouterConfig
 from pdserve.models.source import ModelSource
 from pdserve.rpc.channel import open_channel
@@ -28,7 +28,7 @@ CONTEXT = 200
 VOCAB = 257
 TEMPLATE = "{% for message in messages %}{{ message.role }}:{{ message.content }};{% endfor %}"
 # Long enough that a loaded machine is not silent, short enough for a test to wait for it.
-SILENCE_S = 0.6
+SILENCE_S = 1.0
 
 
 @cache
@@ -90,6 +90,21 @@ class Answer:
         return [token.index for token in self.tokens]
 
 
+class Members:
+    """A discovery whose membership a test may change."""
+
+    def __init__(self, instances: list[FakeInstance]) -> None:
+        self._changes: asyncio.Queue[tuple[InstanceAddress, ...]] = asyncio.Queue()
+        self.change(instances)
+
+    def change(self, instances: list[FakeInstance]) -> None:
+        self._changes.put_nowait(tuple(fake.address for fake in instances))
+
+    async def watch(self) -> AsyncIterator[tuple[InstanceAddress, ...]]:
+        while True:
+            yield await self._changes.get()
+
+
 class Aside:
     """Owns tasks; those that are left at the end are cancelled."""
 
@@ -115,6 +130,7 @@ class Bench:
     prefill: list[FakePrefill]
     decode: list[FakeDecode]
     stub: "router_pb2_grpc.InferenceAsyncStub"
+    members: Members
     stop: asyncio.Event
     served: asyncio.Task
     # What a test starts beside itself.
@@ -146,7 +162,8 @@ class Bench:
 
     def state(self, fake: FakeInstance) -> str:
         status = self.router.fleet.status()
-        return next(each.state for each in status if each.address == fake.address.address)
+        states = (each.state for each in status if each.address == fake.address.address)
+        return next(states, "absent")
 
     def metric(self, name: str, **labels: str) -> float:
         return self.metrics.get_sample_value(f"pdserve_router_{name}", labels) or 0.0
@@ -184,15 +201,15 @@ async def bench(prefill: int = 1, decode: int = 1, **options) -> AsyncIterator[B
     metrics = CollectorRegistry()
     defaults = {"silence_timeout_s": SILENCE_S, "placement_timeout_s": 3.0, "drain_grace_s": 5.0}
     config = RouterConfig(**defaults | options)
-    discovery = StaticDiscovery([fake.address for fake in fakes])
-    router = Router(config, tiny_model(), discovery, metrics)
+    members = Members(fakes)
+    router = Router(config, tiny_model(), members, metrics)
     stop, listening = asyncio.Event(), asyncio.Event()
     served = asyncio.create_task(router.serve(stop, listening.set))
     try:
         await listening.wait()
         async with open_channel(router.address) as channel:
             stub = router_pb2_grpc.InferenceStub(channel)
-            it = Bench(router, metrics, prefills, decodes, stub, stop, served, Aside())
+            it = Bench(router, metrics, prefills, decodes, stub, members, stop, served, Aside())
             for fake in fakes:
                 await it.until_state(fake, "up")
             try:

@@ -34,6 +34,7 @@ BAD = {
     "unknown role": (chat(("wizard", "hi")), "messages", None),
     "over-long prompt": ({"prompt": "x" * 200}, "prompt", "199"),
     "far too long": ({"prompt": "x" * 25_601}, "prompt", "25600"),
+    "over-long chat": (chat(("user", "x" * 195)), "messages", "199"),
     "over-long tokens": (token_ids(*[1] * 200), "token_ids", "199"),
     "no room": ({"prompt": "x" * 100} | sampling(max_tokens=101), "max_tokens", "100"),
     "max_tokens 0": (sampling(max_tokens=0), "max_tokens", None),

@@ -85,14 +85,6 @@ async def test_cancels_at_random_moments_leave_nothing() -> None:
         assert (await it.generate()).text == ANSWER
 
 
-async def test_a_client_that_does_not_read_holds_decode_back_but_not_its_end() -> None:
-    async with bench(request_timeout_s=1.0) as it:
-        call = it.stub.Generate(router_pb2.GenerateRequest(prompt="hello"), timeout=20)
-        await it.until(lambda: it.decode[0].requests and it.decode[0].running == 0)
-        await it.until_quiet()
-        call.cancel()
-
-
 async def test_a_drain_refuses_what_is_new_and_finishes_what_runs() -> None:
     async with bench() as it:
         reached, go_on = asyncio.Event(), asyncio.Event()

@@ -8,11 +8,11 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from pdserve.errors import ConfigError
+from pdserve.errors import ConfigError, UnavailableError
 from pdserve.rpc.channel import open_channel
-from pdserve.rpc.errors import servicer_method
+from pdserve.rpc.errors import servicer_method, translated
 from pdserve.rpc.server import NOT_SERVING, SERVING, RpcServer, check_port_is_free
-from pdserve.rpc.v1 import prefill_pb2, prefill_pb2_grpc
+from pdserve.rpc.v1 import decode_pb2_grpc, prefill_pb2, prefill_pb2_grpc, types_pb2
 
 PREFILL = "pdserve.v1.Prefill"
 DEADLINE_S = 30
@@ -111,6 +111,31 @@ async def test_an_ipv6_address_can_be_connected_to():
     async with open_channel(server.address) as channel:
         assert await health_of(channel, PREFILL) == NOT_SERVING
     await server.stop(grace_s=0)
+
+
+async def test_a_service_that_is_not_there_yet_is_unavailable_and_then_served(server):
+    await server.start()
+    async with open_channel(server.address) as channel:
+        stub = prefill_pb2_grpc.PrefillStub(channel)
+        with pytest.raises(UnavailableError, match="loading"):
+            async with translated():
+                await stub.Release(prefill_pb2.ReleaseRequest(), timeout=DEADLINE_S)
+        with pytest.raises(UnavailableError, match="loading"):
+            async with translated():
+                await stub.WatchLoad(types_pb2.WatchLoadRequest(), timeout=DEADLINE_S).read()
+        servicer = Slow()
+        servicer.gate.set()
+        server.register(prefill_pb2_grpc.add_PrefillServicer_to_server, servicer)
+        assert (await stub.Release(prefill_pb2.ReleaseRequest(), timeout=DEADLINE_S)).released
+
+
+async def test_a_service_of_another_process_is_unimplemented(server):
+    await server.start()
+    async with open_channel(server.address) as channel:
+        stub = decode_pb2_grpc.DecodeStub(channel)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await stub.Drain(types_pb2.DrainRequest(), timeout=DEADLINE_S)
+    assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
 class Slow(prefill_pb2_grpc.PrefillServicer):

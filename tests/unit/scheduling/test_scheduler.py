@@ -89,6 +89,16 @@ def test_the_latest_arrival_is_preempted_and_comes_back_whole():
     assert len(young.tokens) == 6
 
 
+def test_a_preempted_sequence_does_not_lose_its_place():
+    scheduler = a_scheduler(blocks=2)
+    for key in ("old", "young", "new"):
+        scheduler.add(unlike(key, 4))
+    step(scheduler)
+    assert step(scheduler) == ["old"]
+    scheduler.remove(scheduler.get("old"))
+    assert step(scheduler) == ["young"]
+
+
 def test_a_preempted_sequence_finds_its_own_blocks_in_the_cache():
     scheduler = a_scheduler(blocks=3)
     scheduler.add(unlike("old", 4))
