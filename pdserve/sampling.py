@@ -1,11 +1,11 @@
 """How the next token is chosen: the parameters of a request, validated once at the edge."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from pdserve.errors import InvalidRequestError
 
+MAX_COUNT = 2**31 - 1
 MAX_LOGPROBS = 20
 MAX_STOP_TOKEN_IDS = 64
 MAX_LOGIT_BIAS = 1024
@@ -52,14 +52,14 @@ class SamplingParams:
     def validate(self, vocab_size: int) -> None:
         """Raises `InvalidRequestError` naming the first field that is out of its range."""
         _within("temperature", self.temperature, 0.0, 100.0)
-        _within("top_k", self.top_k, 0, math.inf)
+        _within("top_k", self.top_k, 0, MAX_COUNT)
         _within("top_p", self.top_p, 0.0, 1.0, open_low=True)
         _within("min_p", self.min_p, 0.0, 1.0)
         _within("repetition_penalty", self.repetition_penalty, 0.0, 100.0, open_low=True)
         _within("presence_penalty", self.presence_penalty, -2.0, 2.0)
         _within("frequency_penalty", self.frequency_penalty, -2.0, 2.0)
         _within("seed", self.seed, 0, 2**64 - 1)
-        _within("max_tokens", self.max_tokens, 1, math.inf)
+        _within("max_tokens", self.max_tokens, 1, MAX_COUNT)
         _within("min_tokens", self.min_tokens, 0, self.max_tokens)
         if self.logprobs is not None:
             _within("logprobs", self.logprobs, 0, MAX_LOGPROBS)

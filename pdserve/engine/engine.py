@@ -47,6 +47,11 @@ class EngineRequest:
     sampling: SamplingParams
     work: seq.Work
 
+    @property
+    def tokens(self) -> int:
+        """Tokens of prompt and output so far."""
+        return len(self.prompt_ids) + len(self.output_ids)
+
 
 @dataclass(frozen=True, slots=True)
 class EngineLoad:
@@ -131,7 +136,7 @@ class Engine:
         """
         self._stalled = False
         sequence = self._scheduler.get(key)
-        if sequence is None:
+        if sequence is None or sequence.state is not seq.State.LOADING:
             return []
         reason = self._scheduler.loaded(sequence, first_token)
         if reason is None:

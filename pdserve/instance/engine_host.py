@@ -1,7 +1,8 @@
 """The asyncio side of an engine: requests go in, each one's events come out."""
 
 import asyncio
-from collections.abc import Coroutine, Iterator
+import logging
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -11,7 +12,12 @@ from pdserve.engine.thread import Command, EngineThread
 from pdserve.errors import InvalidRequestError, OverloadedError, UnavailableError
 from pdserve.tasks import task_group
 
+log = logging.getLogger(__name__)
+
 OVERLOAD_RETRY_S = 1.0
+
+# Returns once nothing touches the blocks of a request that has ended.
+Settled = Callable[[], Coroutine[Any, Any, object]]
 
 T = TypeVar("T")
 
@@ -99,11 +105,15 @@ class EngineHost:
         self._thread.submit(command)
 
     @contextmanager
-    def request(self, request: EngineRequest) -> Iterator[EventStream]:
-        """Queues a request for as long as the context lasts; the caller then calls `release`.
+    def request(
+        self, request: EngineRequest, settled: Settled | None = None
+    ) -> Iterator[EventStream]:
+        """Runs a request; when the context ends, the engine frees what it has of it.
 
-        Raises `OverloadedError` when too many wait, `InvalidRequestError` on a key that is not yet
-        released and settled, and `UnavailableError` when the engine has ended.
+        Blocks that a transfer may still touch are freed only once `settled()` has returned, which
+        is awaited in a task of its own. Raises `OverloadedError` when too many wait,
+        `InvalidRequestError` on a key that is not yet free again, and `UnavailableError` when the
+        engine has ended.
         """
         if self._ended:
             raise UnavailableError(self._ended)
@@ -123,18 +133,8 @@ class EngineHost:
             yield stream
         finally:
             del self._streams[request.key]
+            self._release(request.key, settled)
             self.notify()
-
-    def release(self, key: str, settled: Coroutine[Any, Any, None] | None = None) -> None:
-        """Frees what the engine has of `key`, its blocks only once `settled` has completed."""
-        if settled is None:
-            self.submit(lambda engine: engine.remove(key))
-            self._free(key)
-            return
-        self.submit(lambda engine: engine.remove(key, unsettled=True))
-        task = asyncio.create_task(self._settle(key, settled), name=f"settle {key}")
-        self._settling.add(task)
-        task.add_done_callback(self._settling.discard)
 
     async def changed(self, timeout_s: float, gap_s: float = 0.0) -> None:
         """Returns when requests came, went or were admitted, or after `timeout_s`.
@@ -169,8 +169,22 @@ class EngineHost:
                 task.cancel()
         return await asyncio.to_thread(self._thread.stop, timeout_s)
 
-    async def _settle(self, key: str, settled: Coroutine[Any, Any, None]) -> None:
-        await settled
+    def _release(self, key: str, settled: Settled | None) -> None:
+        self.submit(lambda engine: engine.remove(key, unsettled=settled is not None))
+        if settled is None:
+            self._free(key)
+            return
+        task = asyncio.create_task(self._settle(key, settled), name=f"settle {key}")
+        self._settling.add(task)
+        task.add_done_callback(self._settling.discard)
+
+    async def _settle(self, key: str, settled: Settled) -> None:
+        try:
+            await settled()
+        except Exception:
+            # Nobody can say when the blocks are safe: they stay quarantined, and it is told.
+            log.exception("blocks stay quarantined", extra={"request": key})
+            return
         self.submit(lambda engine: engine.settle(key))
         self._free(key)
 

@@ -1,5 +1,6 @@
 """Links between CPUs."""
 
+import re
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 
@@ -30,7 +31,7 @@ class GlooBackend:
         try:
             group = dist.ProcessGroupGloo(store, rank, 2, options)
         except RuntimeError as error:
-            raise TransferError(f"no gloo link: {error}") from error
+            raise TransferError(f"no gloo link: {_plain(error)}") from error
         return GlooLink(group, 1 - rank, timedelta(seconds=self._config.segment_timeout_s))
 
 
@@ -80,7 +81,7 @@ class GlooLink:
         try:
             work = getattr(self._group, operation)([data], self._peer, tag)
         except RuntimeError as error:
-            raise TransferError(f"gloo {operation} failed: {error}") from error
+            raise TransferError(f"gloo {operation} failed: {_plain(error)}") from error
         transmission = _GlooTransmission(operation, work, self._timeout, self._transmissions)
         self._transmissions.add(transmission)
         return transmission
@@ -107,7 +108,7 @@ class _GlooTransmission:
         try:
             self._work.wait(self._timeout)
         except RuntimeError as error:
-            raise TransferError(f"gloo {self._operation} failed: {error}") from error
+            raise TransferError(f"gloo {self._operation} failed: {_plain(error)}") from error
         finally:
             self.drop()
             self._under_way.discard(self)
@@ -115,3 +116,9 @@ class _GlooTransmission:
     def drop(self) -> None:
         """Lets go of the group."""
         self._work = None
+
+
+def _plain(error: RuntimeError) -> str:
+    """gloo's message without its source file, its advice and its decoration."""
+    text = str(error).partition("\n")[0]
+    return re.sub(r"^\[\S+\] ", "", text).partition(". This is ")[0]

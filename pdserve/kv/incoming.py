@@ -29,7 +29,7 @@ PullCall = Callable[[AsyncIterator[prefill_pb2.PullKvRequest]], Responses]
 
 
 class GivenUpError(TransferError):
-    """Prefill gave the transfer up, or is silent: the same pull again would fare no better."""
+    """One of the two sides gave the transfer up: the same pull again would fare no better."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +143,7 @@ class IncomingTransfer:
         while not (await asyncio.wait({admitted}, timeout=self._config.heartbeat_s))[0]:
             self._say_alive()
         if admitted.cancelled():
-            raise TransferError("decode gave up waiting for memory")
+            raise GivenUpError("decode gave up waiting for memory")
         admission = admitted.result()
         self._blocks = tuple(admission.blocks)
         self._arrivals = Arrivals(part, admission, self._shard.pool.layout.cell_bytes)

@@ -5,7 +5,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
-from pdserve.errors import InvalidRequestError
+from pdserve.errors import InvalidRequestError, TransferError
 from pdserve.kv.channel import Channel
 from pdserve.kv.config import TransferConfig
 from pdserve.kv.gate import Gate
@@ -51,6 +51,7 @@ class OutgoingTransfer:
         self._renew = renew
         self._max_cells = config.segment_bytes // shard.pool.layout.cell_bytes
         self._heartbeat_s = config.heartbeat_s
+        self._patience_s = config.segment_timeout_s
         self._loop = asyncio.get_running_loop()
         self._begun: asyncio.Future[int] = self._loop.create_future()
         self._acked: asyncio.Future[None] = self._loop.create_future()
@@ -76,9 +77,9 @@ class OutgoingTransfer:
     ) -> bool:
         """Serves the call until all is pulled (True) or the transfer is stopped (False).
 
-        Raises `TransferError` when the channel fails, `InvalidRequestError` when decode asks for
-        what there is not. When the call itself breaks, a segment under way takes the channel with
-        it, since nobody may be there to receive it.
+        Raises `TransferError` when the channel fails or decode reads nothing, and
+        `InvalidRequestError` when it asks for what there is not. When the call itself breaks, a
+        segment under way takes the channel with it, since nobody may be there to receive it.
         """
         reader = asyncio.create_task(self._read(requests))
         try:
@@ -176,11 +177,11 @@ class OutgoingTransfer:
             waiting.cancel()
 
     async def _unless_stopped(self, future: asyncio.Future[T]) -> T:
-        """Waits like `_holding`. Raises `StoppedError` when the transfer is stopped."""
+        """Waits like `_holding`. Raises `StoppedError` when the transfer is stopped before."""
         either: set[asyncio.Future[Any]] = {future, self._stopped}
         while not (await self._first_of(either)):
             await self._tell(prefill_pb2.PullKvResponse(keep_alive=prefill_pb2.PullKeepAlive()))
-        if self._stopped.done():
+        if not future.done():
             raise StoppedError(self._stopped.result())
         return future.result()
 
@@ -219,7 +220,11 @@ class OutgoingTransfer:
 
     async def _tell(self, response: prefill_pb2.PullKvResponse) -> None:
         response.ref.CopyFrom(self._offer.ref)
-        await self._say(response)
+        try:
+            async with asyncio.timeout(self._patience_s):
+                await self._say(response)
+        except TimeoutError:
+            raise TransferError(f"decode read nothing for {self._patience_s:g} s") from None
 
     def _completion(self, first_token: types_pb2.Token) -> prefill_pb2.PullComplete:
         return prefill_pb2.PullComplete(

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from pdserve.errors import (
@@ -282,13 +283,9 @@ class Sender:
             self._granted.clear()
             for transfer_id in self._leases.expired():
                 self._end(transfer_id, OfferEnd(Outcome.EXPIRED), "the lease has expired")
-            with_deadline = asyncio.wait_for(
-                self._granted.wait(), timeout=self._leases.next_expiry_s()
-            )
-            try:
-                await with_deadline
-            except TimeoutError:
-                continue
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._leases.next_expiry_s()):
+                    await self._granted.wait()
 
     def _acceptance(self, attempt: int) -> prefill_pb2.PullAccepted:
         if self._store is None:

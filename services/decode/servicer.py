@@ -75,7 +75,8 @@ class DecodeServicer:
         job = engine_request(request, work, self._instance.limits)
         reply = Reply(self._instance.reply_ref(request.ref), context)
         outcome = "cancelled"
-        with host.request(job) as events:
+        settled = (lambda: self._transfers.settled(job.key)) if remote else None
+        with host.request(job, settled) as events:
             try:
                 if remote:
                     await self._receive(job, request.kv_source, events, reply)
@@ -84,7 +85,6 @@ class DecodeServicer:
                 await self._generate(job, events, reply)
                 outcome = "finished"
             finally:
-                host.release(job.key, self._transfers.receiver.settled(job.key))
                 self._metrics.requests.labels(outcome).inc()
 
     async def _admitted(self, events: EventStream, reply: Reply) -> Admitted:
@@ -113,8 +113,7 @@ class DecodeServicer:
                 )
             )
             admitted = await self._admitted(events, reply)
-            tokens = len(job.prompt_ids) + len(job.output_ids)
-            admission.set_result(Admission(admitted.blocks, admitted.cached_tokens, tokens))
+            admission.set_result(Admission(admitted.blocks, admitted.cached_tokens, job.tokens))
         result = pull.result()
         first_token = result.first_token.id
         self._instance.host.submit(lambda engine: engine.loaded(job.key, first_token))

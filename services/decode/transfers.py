@@ -48,6 +48,10 @@ class DecodeTransfers:
 
             return await self.receiver.pull(key, ref, source, call, admission)
 
+    async def settled(self, key: str) -> None:
+        """Returns once nothing can land any more in the blocks of a pull that has returned."""
+        await self.receiver.settled(key)
+
     def counts(self) -> tuple[int, int, int]:
         """Open transfers, channels and leases."""
         return self.receiver.transfers, self.receiver.channels, 0

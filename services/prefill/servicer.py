@@ -44,14 +44,13 @@ class PrefillServicer:
         job = engine_request(request, Work.PREFILL, instance.limits)
         ref = instance.reply_ref(request.ref)
         outcome = "cancelled"
-        with instance.host.request(job) as events:
-            offer = self._transfers.open(job.key, ref, len(job.prompt_ids) + len(job.output_ids))
+        with instance.host.request(job, lambda: self._transfers.settled(job.key)) as events:
             try:
+                offer = self._transfers.open(job.key, ref, job.tokens)
                 ended = await self._run(ref, events, offer, context)
                 outcome = pb.PrefillFinished.Outcome.Name(ended).removeprefix("OUTCOME_").lower()
             finally:
                 self._transfers.close_offer(job.key)
-                instance.host.release(job.key, self._transfers.sender.settled(job.key))
                 self._metrics.requests.labels(outcome).inc()
 
     async def _run(

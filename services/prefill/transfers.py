@@ -32,6 +32,10 @@ class PrefillTransfers:
         if self._offers.pop(key, None) is not None:
             self.sender.withdraw(key)
 
+    async def settled(self, key: str) -> None:
+        """Returns once nothing reads the blocks of an offer that was closed."""
+        await self.sender.settled(key)
+
     def admitted(self, key: str, blocks: tuple[int, ...], cached_tokens: int) -> None:
         """The engine has allocated the blocks."""
         offer = self._offers.get(key)

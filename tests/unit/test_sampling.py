@@ -13,7 +13,7 @@ from pdserve.sampling import MAX_LOGIT_BIAS, MAX_LOGPROBS, MAX_STOP_TOKEN_IDS, S
 VOCAB = 200_000
 EXTREMES = SamplingParams(
     temperature=100.0,
-    top_k=2**31,
+    top_k=2**31 - 1,
     top_p=1e-9,
     min_p=1.0,
     repetition_penalty=100.0,
@@ -39,7 +39,7 @@ def test_values_up_to_the_limits_are_accepted(params):
         ("temperature", -0.1, "[0.0, 100.0]"),
         ("temperature", math.nan, "[0.0, 100.0]"),
         ("temperature", math.inf, "[0.0, 100.0]"),
-        ("top_k", -1, "[0, inf]"),
+        ("top_k", -1, f"[0, {2**31 - 1}]"),
         ("top_p", 0.0, "(0.0, 1.0]"),
         ("top_p", 1.1, "(0.0, 1.0]"),
         ("top_p", math.nan, "(0.0, 1.0]"),
@@ -52,7 +52,7 @@ def test_values_up_to_the_limits_are_accepted(params):
         ("seed", -1, f"[0, {2**64 - 1}]"),
         ("seed", 2**64, f"[0, {2**64 - 1}]"),
         ("seed", 10**400, f"[0, {2**64 - 1}]"),
-        ("max_tokens", 0, "[1, inf]"),
+        ("max_tokens", 0, f"[1, {2**31 - 1}]"),
         ("min_tokens", -1, "[0, 16]"),
         ("min_tokens", 17, "[0, 16]"),
         ("logprobs", -1, f"[0, {MAX_LOGPROBS}]"),

@@ -45,9 +45,7 @@ async def collect(events):
 
 async def generate(host, request):
     with host.request(request) as events:
-        tokens = await collect(events)
-    host.release(request.key)
-    return tokens
+        return await collect(events)
 
 
 async def blocks_of(host):
@@ -78,7 +76,6 @@ async def test_events_that_piled_up_come_in_one_batch(open_host):
         batch = []
         while len(batch) < 7:
             batch += await events.next_batch()
-    host.release("r")
     assert [event.token.token_id for event in batch[1:]] == alone(request, 128)
 
 
@@ -93,25 +90,18 @@ async def test_more_requests_than_may_wait_are_refused_with_the_limit(open_host)
             assert caught.value.limit == "max_waiting=2"
             assert caught.value.retry_after_s > 0
             assert host.requests == 3
-        for key in ("a", "b"):
-            host.release(key)
         with host.request(a_request("c")):
             assert host.requests == 2
-        host.release("c")
-    host.release("running")
     runner.gate.release(10)
 
 
 async def test_a_key_is_taken_until_it_is_released_and_settled(open_host):
     host, landed = open_host(), asyncio.Event()
     request = a_request("k", work=Work.PREFILL)
-    with host.request(request) as events:
+    with host.request(request, landed.wait) as events:
         await events.next()
         with pytest.raises(InvalidRequestError, match="k is already"), host.request(request):
             pass
-    with pytest.raises(InvalidRequestError), host.request(request):
-        pass
-    host.release("k", wait_for(landed))
     with pytest.raises(InvalidRequestError), host.request(request):
         pass
     landed.set()
@@ -119,10 +109,6 @@ async def test_a_key_is_taken_until_it_is_released_and_settled(open_host):
     await blocks_of(host)
     assert await generate(host, a_request("k")) == alone(a_request("k"), 128)
     assert not host.failure.done()
-
-
-async def wait_for(event):
-    await event.wait()
 
 
 async def settled():
@@ -133,9 +119,8 @@ async def settled():
 
 async def test_blocks_are_quarantined_until_what_moves_in_them_has_settled(open_host):
     host, landed = open_host(blocks=8), asyncio.Event()
-    with host.request(a_request("d", range(7), Work.DECODE)) as events:
+    with host.request(a_request("d", range(7), Work.DECODE), landed.wait) as events:
         await events.next()
-    host.release("d", wait_for(landed))
     assert (await blocks_of(host)).quarantined == 2
     assert host.settling == 1
     landed.set()
@@ -149,7 +134,6 @@ async def test_a_request_that_is_given_up_frees_its_blocks(open_host):
     host = open_host()
     with host.request(a_request("r", max_tokens=100)) as events:
         await events.next()
-    host.release("r")
     assert (await blocks_of(host)).active == 0
 
 
@@ -194,7 +178,6 @@ async def test_requests_can_be_ended_and_others_still_come(open_host):
         host.end_requests("drained")
         with pytest.raises(UnavailableError, match="drained"):
             await events.next()
-    host.release("d")
     assert await generate(host, a_request("r")) == alone(a_request("r"), 128)
 
 
@@ -204,7 +187,6 @@ async def test_changes_wake_who_waits_for_them(open_host):
     await asyncio.sleep(0)
     with host.request(a_request("r")):
         await waiting
-    host.release("r")
 
 
 async def test_silence_ends_a_wait_too(open_host):
@@ -213,9 +195,11 @@ async def test_silence_ends_a_wait_too(open_host):
 
 async def test_closing_ends_requests_and_what_never_settles(open_host):
     host = open_host()
-    with host.request(a_request("r", work=Work.DECODE)) as events:
+    never = asyncio.Event()
+    with host.request(a_request("r", work=Work.DECODE), never.wait):
+        pass
+    with host.request(a_request("s", work=Work.DECODE)) as events:
         await events.next()
-        host.release("r", wait_for(asyncio.Event()))
         assert await host.close(timeout_s=0.01) or await host.close(PATIENCE_S)
         with pytest.raises(UnavailableError, match="shutting down"):
             await events.next()

@@ -17,6 +17,7 @@ from pdserve.errors import (
 from pdserve.kv.backend import make_backend
 from pdserve.kv.layout import pull_plan, rank_part
 from pdserve.kv.offer import Outcome
+from pdserve.kv.wire import layout_to_proto
 from pdserve.rpc.v1 import prefill_pb2, types_pb2
 
 TOKENS = 50
@@ -147,6 +148,49 @@ async def test_cancelled_pulls_leave_channel_and_blocks_usable(seed):
 def attempts_of(p):
     """Attempt numbers of the sender's living channels."""
     return {channel.attempt for channel in p.sender._channels._channels.values()}
+
+
+async def test_the_last_ack_counts_though_the_call_ends_with_it():
+    async with pair() as p:
+
+        async def call(requests):
+            async def grouped():
+                acks = []
+                async for request in requests:
+                    if request.HasField("ack"):
+                        acks.append(request)
+                    else:
+                        yield request
+                yield acks[-1]
+
+            async for response in p.call(grouped()):
+                yield response
+
+        offer = p.offer("t", range(20), TOKENS)
+        await p.pull("t", admitted(range(20), 0, TOKENS), call)
+        assert (await offer.ended()).outcome is Outcome.PULLED
+
+
+async def test_a_decode_that_does_not_read_is_given_up():
+    """Prefill's words are never taken; the transfer ends after a segment's timeout."""
+    async with pair(config=replace(CONFIG, segment_timeout_s=0.2, connect_timeout_s=0.5)) as p:
+        p.offer("t", range(20), TOKENS)
+        opening = prefill_pb2.PullKvRequest(
+            ref=request_ref("t"),
+            open=prefill_pb2.PullOpen(
+                transfer_id="t", layout=layout_to_proto(LAYOUT), decode_incarnation="deaf"
+            ),
+        )
+
+        async def requests():
+            yield opening
+            await asyncio.Event().wait()
+
+        async def never(_):
+            await asyncio.Event().wait()
+
+        with pytest.raises(TransferError, match="decode read nothing"):
+            await p.sender.serve(requests(), never)
 
 
 async def test_a_pull_may_be_cancelled_before_it_is_admitted():

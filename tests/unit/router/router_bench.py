@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -189,8 +188,6 @@ async def until(condition) -> None:
 @asynccontextmanager
 async def bench(prefill: int = 1, decode: int = 1, **options) -> AsyncIterator[Bench]:
     """A router whose instances are all up; afterwards nothing of it may be left."""
-    # gRPC logs what a scripted failure raises.
-    logging.getLogger("grpc._cython.cygrpc").setLevel(logging.CRITICAL)
     before = asyncio.all_tasks()
     transfers: dict[str, asyncio.Event] = {}
     prefills = [FakePrefill(f"prefill-{number}", transfers) for number in range(prefill)]
