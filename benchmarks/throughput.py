@@ -1,7 +1,8 @@
-"""Tokens per second through the real services, colocated with all cores, and the engine alone.
+"""Tokens per second through the real services (one instance that does both phases) and alone.
 
-The ratio of the two says what gRPC, asyncio and the router cost beside an engine that steps in a
-thread of the same process; it decides that a process of its own is not needed.
+With a core left to them, the ratio says what gRPC and asyncio cost an engine that steps in a thread
+of the same process: whether it needs a process of its own. With none left, it also says what router
+and client take from the engine's cores.
 """
 
 import asyncio
@@ -25,8 +26,14 @@ SEQUENCES, CONTEXT, PROMPT, NEW_TOKENS = 16, 240, 512, 33
 
 
 async def run(repeats: int) -> None:
-    """Measures both, turn by turn, and prints them with their ratio."""
-    threads = len(os.sched_getaffinity(0))
+    """Measures with one core left to everything but the engine, and with none."""
+    cores = len(os.sched_getaffinity(0))
+    for threads in sorted({max(1, cores - 1), cores}):
+        await _compare(threads, repeats)
+
+
+async def _compare(threads: int, repeats: int) -> None:
+    """Measures services and engine alone, turn by turn, and prints them with their ratio."""
     instance = InstanceConfig(threads=threads, max_batch_tokens=512, prefix_cache=False)
     spec = ClusterSpec(0, 1, instance, RouterConfig(colocated=True))
     rng = random.Random(0)
@@ -45,8 +52,9 @@ async def run(repeats: int) -> None:
         ratio = [a / b for a, b in zip(through, bare, strict=True)]
         rows.append((name, spread(through), spread(bare), spread(ratio, digits=2)))
     print_table(
-        f"tokens/s, {threads} threads: {SEQUENCES} sequences decode at {CONTEXT} to "
-        f"{CONTEXT + NEW_TOKENS} tokens of context; one prompt of {PROMPT} tokens prefills",
+        f"tokens/s, {threads} engine threads on {os.cpu_count()} cores: {SEQUENCES} sequences "
+        f"decode at {CONTEXT} to {CONTEXT + NEW_TOKENS} tokens of context; one prompt of {PROMPT} "
+        "tokens prefills",
         ("phase", "through the services", "engine alone", "ratio"),
         rows,
     )
@@ -71,11 +79,11 @@ class _Alone:
     """The same engine in this process, with nothing beside it."""
 
     def __init__(self, config: InstanceConfig) -> None:
+        torch.set_num_threads(config.threads)
         self._engine: Engine = make_engine(config, load_engine(config), listener=None)
         self._count = 0
 
     def measure(self, rng: random.Random) -> dict[str, float]:
-        torch.set_num_threads(len(os.sched_getaffinity(0)))
         for _ in range(SEQUENCES):
             self._add(random_prompt(rng, CONTEXT), NEW_TOKENS)
         emitted: dict[str, int] = {}

@@ -32,12 +32,13 @@ class DecodeTransfers:
 
         Raises `TransferError` when another attempt may succeed, and whatever prefill refuses with.
         """
-        async with self._channels.channel(source.address) as channel:
-            stub = prefill_pb2_grpc.PrefillStub(channel)
 
-            async def call(
-                requests: AsyncIterator[pb.PullKvRequest],
-            ) -> AsyncGenerator[pb.PullKvResponse, None]:
+        # The call outlives the pull: prefill still has to hear that everything has landed.
+        async def call(
+            requests: AsyncIterator[pb.PullKvRequest],
+        ) -> AsyncGenerator[pb.PullKvResponse, None]:
+            async with self._channels.channel(source.address) as channel:
+                stub = prefill_pb2_grpc.PrefillStub(channel)
                 responses = stub.PullKv(requests, timeout=timeout_s)
                 try:
                     async with translated():
@@ -46,7 +47,7 @@ class DecodeTransfers:
                 finally:
                     responses.cancel()
 
-            return await self.receiver.pull(key, ref, source, call, admission)
+        return await self.receiver.pull(key, ref, source, call, admission)
 
     async def settled(self, key: str) -> None:
         """Returns once nothing can land any more in the blocks of a pull that has returned."""
