@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 
 import torch
 
+from pdserve.engine.noise import gumbel, stream_key
 from pdserve.sampling import SamplingParams
 
-_MASK64 = (1 << 64) - 1
 # Candidates that are sorted first; a nucleus that is wider falls back to sorting the vocabulary.
 _NUCLEUS = 512
 
@@ -36,21 +36,6 @@ class SampledToken:
     token_id: int
     logprob: float | None = None
     top: list[tuple[int, float]] = field(default_factory=list)
-
-
-def uniform(seed: int, index: int) -> float:
-    """The random number in [0, 1) of output token `index`: SplitMix64's mix of both arguments.
-
-    Source: Steele, Lea, Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014.
-    """
-    return (_mix(_mix(seed) + index + 1) >> 11) * 2.0**-53
-
-
-def _mix(value: int) -> int:
-    value = (value + 0x9E3779B97F4A7C15) & _MASK64
-    value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & _MASK64
-    value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & _MASK64
-    return value ^ (value >> 31)
 
 
 def sample(logits: torch.Tensor, rows: Rows[SampleRow]) -> list[SampledToken]:
@@ -126,27 +111,29 @@ def _ids(ids: Iterable[int], device: torch.device) -> torch.Tensor:
 
 
 def _draw(logits: torch.Tensor, rows: Rows[SampleRow]) -> torch.Tensor:
-    """Token ids [rows] by inversion of each row's distribution at its own random number."""
+    """Token ids [rows], each the largest sum of log-probability and the token's own noise.
+
+    Rounding differs between instances, with the batch. Noise of its own for each token makes that
+    matter only where two sums all but tie; inverting the cumulated distribution at one random
+    number would let the rounding of all tokens before the chosen one matter.
+    """
     device = logits.device
     temperature = torch.tensor(
         [row.params.temperature for row in rows], dtype=torch.float64, device=device
     )
-    uniforms = torch.tensor(
-        [uniform(row.params.seed, row.index) for row in rows],
-        dtype=torch.float64,
-        device=device,
-    )
+    keys = torch.tensor([stream_key(row.params.seed, row.index) for row in rows], device=device)
     # Against the largest logit first: dividing by a tiny temperature then overflows only downwards.
     excess = (logits - logits.amax(-1, keepdim=True)).double()
-    probabilities = torch.softmax(excess / temperature[:, None], dim=-1)
+    logprobs = torch.log_softmax(excess / temperature[:, None], dim=-1)
     chosen = torch.empty(len(rows), dtype=torch.int64, device=device)
     whole = [index for index, row in enumerate(rows) if not _filtered(row.params)]
     if whole:
-        chosen[whole] = _invert(probabilities[whole], uniforms[whole])
+        ids = torch.arange(logits.shape[-1], device=device)
+        chosen[whole] = (logprobs[whole] + gumbel(keys[whole, None], ids)).argmax(-1)
     for index, row in enumerate(rows):
         if _filtered(row.params):
-            kept, ids = _keep(probabilities[index], row.params)
-            chosen[index] = ids[_invert(kept[None], uniforms[index : index + 1])[0]]
+            ids = _keep(logprobs[index].exp(), row.params)
+            chosen[index] = ids[(logprobs[index, ids] + gumbel(keys[index], ids)).argmax()]
     return chosen
 
 
@@ -154,8 +141,8 @@ def _filtered(params: SamplingParams) -> bool:
     return params.top_k > 0 or params.top_p < 1.0 or params.min_p > 0.0
 
 
-def _keep(probabilities: torch.Tensor, params: SamplingParams) -> tuple[torch.Tensor, torch.Tensor]:
-    """The probabilities and ids [kept] that min-p, then top-k, then top-p leave, largest first."""
+def _keep(probabilities: torch.Tensor, params: SamplingParams) -> torch.Tensor:
+    """The ids [kept] that min-p, then top-k, then top-p leave, most likely first."""
     vocab = probabilities.shape[-1]
     width = min(params.top_k or vocab, vocab)
     floor = params.min_p * probabilities.max()
@@ -164,18 +151,9 @@ def _keep(probabilities: torch.Tensor, params: SamplingParams) -> tuple[torch.Te
         kept, ids = torch.topk(probabilities, width)
     mask = kept >= floor
     if params.top_p < 1.0:
-        pool = kept if params.top_k else probabilities
-        total = pool[pool >= floor].sum()
+        left = kept if params.top_k else probabilities
+        total = torch.where(left >= floor, left, 0).sum()
         # A token is in the nucleus unless those before it already reach top_p.
         mask &= kept.cumsum(-1) - kept < params.top_p * total
     mask[0] = True
-    return kept[mask], ids[mask]
-
-
-def _invert(probabilities: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:
-    """Indices [rows] at which the cumulated `probabilities` [rows, n] pass `uniforms` [rows]."""
-    cumulated = probabilities.cumsum(-1)
-    targets = uniforms * cumulated[:, -1]
-    # The last index with weight bounds the result where rounding would step past the end.
-    last = (cumulated < cumulated[:, -1:]).sum(-1)
-    return torch.minimum(torch.searchsorted(cumulated, targets[:, None], right=True)[:, 0], last)
+    return ids[mask]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from pdserve.engine.sampler import SampleRow, sample, uniform
+from pdserve.engine.sampler import SampleRow, sample
 from pdserve.sampling import SamplingParams
 
 torch.set_num_threads(1)
@@ -231,27 +231,3 @@ def test_logprobs_of_the_token_alone_and_of_more_tokens_than_there_are():
 def test_no_logprobs_unless_asked_for():
     (token,) = sample(torch.from_numpy(some_logits(1))[None], [a_row(SamplingParams())])
     assert (token.logprob, token.top) == (None, [])
-
-
-def test_uniform_stays_what_it_is():
-    """Instances of different versions continue each other's streams."""
-    drawn = [uniform(0, 0), uniform(0, 1), uniform(1, 0), uniform(2**64 - 1, 10**6)]
-    assert drawn == [
-        0.1663964394676608,
-        0.5098789996255109,
-        0.5267179955718279,
-        0.2112348507128703,
-    ]
-
-
-@pytest.mark.parametrize(
-    "draw", [lambda i: uniform(0, i), lambda i: uniform(i, 0), lambda i: uniform(i << 32, 3)]
-)
-def test_uniform_is_well_spread_over_indices_and_seeds(draw):
-    drawn = np.array([draw(index) for index in range(20_000)])
-    assert drawn.min() >= 0
-    assert drawn.max() < 1
-    cells = (drawn * 64).astype(int)
-    assert_drawn_from(np.full(64, 1 / 64), cells)
-    pairs = (cells[:-1] // 8) * 8 + cells[1:] // 8
-    assert_drawn_from(np.full(64, 1 / 64), pairs)
