@@ -16,7 +16,9 @@ class InstanceConfig:
     model: str = option(DEFAULT_MODEL, "model: built-in name, directory, .gguf file or hub id")
     name: str = option("", "name of the instance; empty: role and port")
     host: str = option("127.0.0.1", "address to listen on")
-    advertise_host: str = option("", "address that peers connect to; empty: host")
+    advertise_host: str = option(
+        "", "this machine's address for KV transfer, as peers reach it; empty: host"
+    )
     port: int = option(0, "gRPC port; 0: any free one")
     metrics_port: int = option(0, "port of the Prometheus endpoint; 0: any free one")
     device: str = option("auto", "cpu, cuda or cuda:N; auto: cuda where there is one")
@@ -50,6 +52,12 @@ class InstanceConfig:
     log_level: str = option("info", "verbosity", choices=("debug", "info", "warning", "error"))
 
     def __post_init__(self) -> None:
+        if self.host in ("0.0.0.0", "::") and not self.advertise_host:
+            raise ConfigError(
+                f"host is {self.host}: set advertise_host to the address of this machine that "
+                "other instances reach",
+                field="advertise_host",
+            )
         _port("port", self.port)
         _port("metrics_port", self.metrics_port)
         _between("threads", self.threads, 0, 1024)

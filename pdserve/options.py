@@ -20,6 +20,8 @@ PREFIX = "PDSERVE_"
 
 Config = TypeVar("Config")
 
+_KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+
 
 def option(default: Any, description: str, *, choices: tuple[str, ...] = ()) -> Any:
     """A dataclass field with a description and, optionally, the values that it may take."""
@@ -109,7 +111,7 @@ def _parse(config: type, field: "dataclasses.Field[Any]", value: Any, where: str
     try:
         parsed = _boolean(value) if kind is bool else _convert(kind, value)
     except ValueError as error:
-        wanted = "true or false" if kind is bool else kind.__name__
+        wanted = _KINDS[kind]
         raise ConfigError(f"{where} is {value!r}; it must be {wanted}", field=field.name) from error
     if choices and parsed not in choices:
         raise ConfigError(

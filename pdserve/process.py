@@ -18,28 +18,22 @@ def announce(role: str, name: str, address: str, metrics_url: str, incarnation: 
 
 
 class StopSignal:
-    """SIGTERM or SIGINT: the first asks for a drain, a second one ends the process at once."""
+    """SIGTERM or SIGINT: the first sets `asked`, a second one ends the process at once.
+
+    Before there is one of these, either signal ends the process at once.
+    """
 
     def __init__(self) -> None:
-        self._asked = asyncio.Event()
+        self.asked = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_signal, number)
 
-    @property
-    def asked(self) -> bool:
-        """Whether the process has been asked to stop."""
-        return self._asked.is_set()
-
-    def ask(self) -> None:
-        """Does what the first signal does."""
-        self._asked.set()
-
     async def wait(self) -> None:
         """Returns once the process has been asked to stop."""
-        await self._asked.wait()
+        await self.asked.wait()
 
     def _on_signal(self, number: int) -> None:
-        if self._asked.is_set():
+        if self.asked.is_set():
             os._exit(128 + number)
-        self._asked.set()
+        self.asked.set()

@@ -82,13 +82,13 @@ def run_instance(
 async def _run(
     config: InstanceConfig, role: Role[T], load: Callable[[InstanceConfig], LoadedEngine]
 ) -> int:
-    stop = StopSignal()
     async with AsyncExitStack() as stack:
         endpoint = stack.enter_context(MetricsEndpoint(config.host, config.metrics_port))
         server = RpcServer(config.host, config.port, [role.service_name])
         await server.start()
         stack.push_async_callback(server.stop, grace_s=0.5)
         loaded = await asyncio.to_thread(load, config)
+        stop = StopSignal()  # from here on there is something to drain
         incarnation = new_incarnation()
         transfers = await role.open_transfers(config, loaded, incarnation)
         stack.push_async_callback(transfers.close)

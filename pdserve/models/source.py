@@ -10,7 +10,8 @@ from pdserve.errors import UnknownModelError
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 # Weights as safetensors only: a pickle may run code when it is loaded.
-_WANTED_FILES = ("*.safetensors", "*.json", "*.jinja", "merges.txt")
+_WEIGHT_FILES = ("*.safetensors",)
+_TEXT_FILES = ("*.json", "*.jinja", "merges.txt")
 # Copies of the same weights in another naming, and folders of other formats.
 _UNWANTED_FILES = ("consolidated*", "*/*")
 
@@ -40,11 +41,12 @@ BUILT_IN = {
 }
 
 
-def resolve_model(name: str, *, download: bool = True) -> ModelSource:
+def resolve_model(name: str, *, download: bool = True, weights: bool = True) -> ModelSource:
     """The files of the model `name`: a built-in name, a directory, a .gguf file or a hub id.
 
     What exists on disk wins over the hub. A hub id is fetched into the local cache, or only looked
-    up there when `download` is false. Raises `UnknownModelError` where there is no such model.
+    up there when `download` is false; without its `weights` for whoever only reads text. Raises
+    `UnknownModelError` where there is no such model.
     """
     if name in BUILT_IN:
         return _packaged(name, BUILT_IN[name])
@@ -54,7 +56,7 @@ def resolve_model(name: str, *, download: bool = True) -> ModelSource:
     if path.suffix == ".gguf":
         return _gguf_file(path)
     if _HUB_ID.fullmatch(name):
-        return _from_hub(name, download=download)
+        return _from_hub(name, download=download, weights=weights)
     raise _unknown(
         name,
         f"it is no built-in model ({', '.join(BUILT_IN)}), no directory, no .gguf file "
@@ -89,7 +91,7 @@ def _gguf_file(path: Path) -> ModelSource:
     return ModelSource(path.stem, "gguf", path)
 
 
-def _from_hub(name: str, *, download: bool) -> ModelSource:
+def _from_hub(name: str, *, download: bool, weights: bool) -> ModelSource:
     # Imported here: it takes a while, and most processes never ask the hub.
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError
@@ -98,7 +100,7 @@ def _from_hub(name: str, *, download: bool) -> ModelSource:
         folder = snapshot_download(
             name,
             local_files_only=not download,
-            allow_patterns=list(_WANTED_FILES),
+            allow_patterns=[*(_WEIGHT_FILES if weights else ()), *_TEXT_FILES],
             ignore_patterns=list(_UNWANTED_FILES),
         )
     except (OSError, HFValidationError) as error:

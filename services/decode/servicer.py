@@ -2,12 +2,12 @@
 
 import asyncio
 import time
-from dataclasses import dataclass
 
 from grpc import aio
 
 from pdserve.engine.engine import EngineRequest
 from pdserve.engine.events import Admitted, Event, Sampled
+from pdserve.errors import PdserveError
 from pdserve.instance.engine_host import EventStream
 from pdserve.instance.life import Parts
 from pdserve.instance.requests import engine_request
@@ -23,12 +23,13 @@ from services.decode.transfers import DecodeTransfers
 RunContext = aio.ServicerContext[pb.DecodeRequest, pb.DecodeEvent]
 
 
-@dataclass(frozen=True, slots=True)
 class Reply:
-    """Writes events of one request."""
+    """Writes the events of one request; `outcome` is how it ended, as far as is known."""
 
-    ref: types_pb2.RequestRef
-    context: RunContext
+    def __init__(self, ref: types_pb2.RequestRef, context: RunContext) -> None:
+        self.ref = ref
+        self.context = context
+        self.outcome = "cancelled"
 
     async def admitted(self, cached_tokens: int, queue_s: float) -> None:
         """The request has its blocks."""
@@ -47,7 +48,8 @@ class Reply:
         )
 
     async def finished(self, last: Sampled) -> None:
-        """The last token has been written."""
+        """The last token has been written; whether the client hears this changes nothing."""
+        self.outcome = "finished"
         event = pb.DecodeFinished(
             reason=reason_to_proto(last.finish_reason),
             output_tokens=last.index + 1,
@@ -74,7 +76,6 @@ class DecodeServicer:
         work = Work.DECODE if remote else Work.BOTH
         job = engine_request(request, work, self._instance.limits)
         reply = Reply(self._instance.reply_ref(request.ref), context)
-        outcome = "cancelled"
         settled = (lambda: self._transfers.settled(job.key)) if remote else None
         with host.request(job, settled) as events:
             try:
@@ -83,9 +84,11 @@ class DecodeServicer:
                 else:
                     await self._admitted(events, reply)
                 await self._generate(job, events, reply)
-                outcome = "finished"
+            except PdserveError:
+                reply.outcome = "failed"
+                raise
             finally:
-                self._metrics.requests.labels(outcome).inc()
+                self._metrics.requests.labels(reply.outcome).inc()
 
     async def _admitted(self, events: EventStream, reply: Reply) -> Admitted:
         arrived = time.monotonic()
@@ -125,13 +128,15 @@ class DecodeServicer:
     async def _generate(self, job: EngineRequest, events: EventStream, reply: Reply) -> None:
         """Streams tokens; those after the first that prefill sampled, when there was one."""
         first = len(job.output_ids) + (1 if job.work is Work.DECODE else 0)
-        previous = time.monotonic()
+        # With remote prefill the first gap began there; with local prefill there is none yet.
+        previous = time.monotonic() if job.work is Work.DECODE else None
         while True:
             batch = _sampled(await events.next_batch())
             fresh = [sampled for sampled in batch if sampled.index >= first]
             if fresh:
                 now = time.monotonic()
-                self._metrics.itl.observe((now - previous) / len(fresh))
+                if previous is not None:
+                    self._metrics.itl.observe((now - previous) / len(fresh))
                 self._metrics.tokens.labels("generated").inc(len(fresh))
                 previous = now
                 await reply.tokens([token_to_proto(sampled) for sampled in fresh])

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from grpc import aio
 
 from pdserve.engine.events import Admitted, Sampled
-from pdserve.errors import UnknownRequestError
+from pdserve.errors import PdserveError, UnknownRequestError
 from pdserve.instance.engine_host import EventStream
 from pdserve.instance.life import Parts
 from pdserve.instance.requests import engine_request, request_key
@@ -27,6 +27,37 @@ _OUTCOMES = {
 RunContext = aio.ServicerContext[pb.PrefillRequest, pb.PrefillEvent]
 
 
+class Reply:
+    """Writes the events of one request; `outcome` is how it ended, as far as is known."""
+
+    def __init__(self, ref: types_pb2.RequestRef, context: RunContext) -> None:
+        self.ref = ref
+        self.outcome = "cancelled"
+        self._context = context
+
+    async def started(self, transfer_id: str, cached_tokens: int, queue_s: float) -> None:
+        """The first chunk enters the device."""
+        event = pb.PrefillStarted(
+            transfer_id=transfer_id, cached_tokens=cached_tokens, queue_s=queue_s
+        )
+        await self._context.write(pb.PrefillEvent(ref=self.ref, started=event))
+
+    async def first_token(self, sampled: Sampled, compute_s: float) -> None:
+        """The token that the prompt leads to."""
+        event = pb.PrefillFirstToken(
+            token=token_to_proto(sampled),
+            finish_reason=reason_to_proto(sampled.finish_reason),
+            compute_s=compute_s,
+        )
+        await self._context.write(pb.PrefillEvent(ref=self.ref, first_token=event))
+
+    async def finished(self, outcome: "pb.PrefillFinished.Outcome.ValueType") -> None:
+        """KV is no longer held; whether the client hears this changes nothing."""
+        self.outcome = pb.PrefillFinished.Outcome.Name(outcome).removeprefix("OUTCOME_").lower()
+        event = pb.PrefillFinished(outcome=outcome)
+        await self._context.write(pb.PrefillEvent(ref=self.ref, finished=event))
+
+
 class PrefillServicer:
     """Computes prompts, streams their first token, and holds their KV until it is pulled."""
 
@@ -42,20 +73,24 @@ class PrefillServicer:
         instance = self._instance
         instance.check_accepts(request.ref)
         job = engine_request(request, Work.PREFILL, instance.limits)
-        ref = instance.reply_ref(request.ref)
-        outcome = "cancelled"
+        reply = Reply(instance.reply_ref(request.ref), context)
         with instance.host.request(job, lambda: self._transfers.settled(job.key)) as events:
             try:
-                offer = self._transfers.open(job.key, ref, job.tokens)
-                ended = await self._run(ref, events, offer, context)
-                outcome = pb.PrefillFinished.Outcome.Name(ended).removeprefix("OUTCOME_").lower()
+                offer = self._transfers.open(job.key, reply.ref, job.tokens)
+                sampled = await self._compute(events, offer, reply)
+                if sampled.finish_reason is None:
+                    await self._hold(events, offer, reply)
+                else:
+                    await reply.finished(pb.PrefillFinished.OUTCOME_COMPLETE)
+            except PdserveError:
+                reply.outcome = "failed"
+                raise
             finally:
                 self._transfers.close_offer(job.key)
-                self._metrics.requests.labels(outcome).inc()
+                self._metrics.requests.labels(reply.outcome).inc()
 
-    async def _run(
-        self, ref: types_pb2.RequestRef, events: EventStream, offer: Offer, context: RunContext
-    ) -> "pb.PrefillFinished.Outcome.ValueType":
+    async def _compute(self, events: EventStream, offer: Offer, reply: Reply) -> Sampled:
+        """Waits for blocks and for the first token, and tells of both."""
         arrived = time.monotonic()
         admitted = await events.next()
         assert isinstance(admitted, Admitted)
@@ -63,45 +98,25 @@ class PrefillServicer:
         self._metrics.queue.observe(started - arrived)
         self._metrics.tokens.labels("cached").inc(admitted.cached_tokens)
         self._metrics.tokens.labels("computed").inc(offer.tokens - admitted.cached_tokens)
-        await context.write(
-            pb.PrefillEvent(
-                ref=ref,
-                started=pb.PrefillStarted(
-                    transfer_id=offer.transfer_id,
-                    cached_tokens=admitted.cached_tokens,
-                    queue_s=started - arrived,
-                ),
-            )
-        )
+        await reply.started(offer.transfer_id, admitted.cached_tokens, started - arrived)
         sampled = await events.next()
         assert isinstance(sampled, Sampled)
         compute_s = time.monotonic() - started
         self._metrics.compute.observe(compute_s)
-        token = token_to_proto(sampled)
         if sampled.finish_reason is None:
-            offer.complete(token)
-        first = pb.PrefillFirstToken(
-            token=token,
-            finish_reason=reason_to_proto(sampled.finish_reason),
-            compute_s=compute_s,
-        )
-        await context.write(pb.PrefillEvent(ref=ref, first_token=first))
-        outcome: pb.PrefillFinished.Outcome.ValueType = pb.PrefillFinished.OUTCOME_COMPLETE
-        if sampled.finish_reason is None:
-            outcome = await self._held(offer, events)
-        finished = pb.PrefillFinished(outcome=outcome)
-        await context.write(pb.PrefillEvent(ref=ref, finished=finished))
-        return outcome
+            offer.complete(token_to_proto(sampled))
+        else:
+            reply.outcome = "complete"
+        await reply.first_token(sampled, compute_s)
+        return sampled
 
-    async def _held(
-        self, offer: Offer, events: EventStream
-    ) -> "pb.PrefillFinished.Outcome.ValueType":
+    async def _hold(self, events: EventStream, offer: Offer, reply: Reply) -> None:
         """Waits until the KV is pulled, released or expired."""
         end = await events.unless_ended(offer.ended())
         if end.outcome is Outcome.PULLED:
             self._metrics.transfer.observe(end.transfer_s)
             self._metrics.transfer_bytes.observe(end.bytes)
-        return _OUTCOMES[end.outcome]
+        await reply.finished(_OUTCOMES[end.outcome])
 
     @servicer_method
     async def PullKv(  # noqa: N802

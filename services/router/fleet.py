@@ -8,6 +8,7 @@ from pdserve.cluster.instance import InstanceAddress, Role
 from pdserve.config import RouterConfig
 from pdserve.rpc.v1 import router_pb2
 from services.router.instance import Instance
+from services.router.model import ServedModel
 from services.router.view import Candidate, FleetView
 from services.router.watcher import State, Watcher
 
@@ -15,9 +16,10 @@ from services.router.watcher import State, Watcher
 class Fleet:
     """Watches every instance that discovery names, as long as `run` runs."""
 
-    def __init__(self, discovery: Discovery, config: RouterConfig) -> None:
+    def __init__(self, discovery: Discovery, config: RouterConfig, model: ServedModel) -> None:
         self._discovery = discovery
         self._config = config
+        self._model = model
         self._watchers: dict[InstanceAddress, Watcher] = {}
         self._tasks: dict[InstanceAddress, asyncio.Task[None]] = {}
         self._changed = asyncio.Event()
@@ -67,7 +69,7 @@ class Fleet:
             self._tasks.pop(address).cancel()
         for address in membership:
             if address not in self._watchers:
-                watcher = Watcher(address, self._config, self._notify)
+                watcher = Watcher(address, self._config, self._model, self._notify)
                 self._watchers[address] = watcher
                 self._tasks[address] = tasks.create_task(watcher.run())
         self._notify()

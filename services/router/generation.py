@@ -18,7 +18,7 @@ class Generation:
     `run_id` names this run to the instances: an id that a client chose may come back through
     another router, or before an instance has forgotten its last bearer. `continues_prompt` tells
     text that goes on where the prompt ends from an answer to it.
-    `end_token_ids` end the output, once it is longer than `min_tokens`.
+    `end_token_ids` end the output, once it has `min_tokens` tokens.
     """
 
     request_id: str
@@ -41,7 +41,9 @@ class Generation:
 
     def reason_to_end(self, output: Sequence[int]) -> FinishReason | None:
         """Why an output ends here, as its tokens alone tell; None when it goes on."""
-        if len(output) > self.sampling.min_tokens and output[-1] in self.end_token_ids:
+        if not output:
+            return None
+        if len(output) >= self.sampling.min_tokens and output[-1] in self.end_token_ids:
             return types_pb2.FINISH_REASON_STOP
         if len(output) >= self.sampling.max_tokens:
             return types_pb2.FINISH_REASON_LENGTH

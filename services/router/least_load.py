@@ -98,15 +98,20 @@ def _compatible(prefill: Candidate, decode: Candidate) -> bool:
 def _remote(prefill: Candidate, decode: Candidate, view: FleetView) -> Placement:
     reason = (
         f"{prefill.name} has {prefill.load.tokens} prompt tokens to do (of {len(view.prefill)}), "
-        f"{decode.name} has {decode.load.requests} requests (of {len(view.decode)})"
+        f"{decode.name} has {_requests(decode)} (of {len(view.decode)})"
     )
     return Placement(Rung.REMOTE, prefill, decode, reason)
 
 
 def _local(decodes: Sequence[Candidate], why: str) -> Placement:
     decode = decodes[0]
-    reason = f"{why}; {decode.name} has {decode.load.requests} requests"
+    reason = f"{why}; {decode.name} has {_requests(decode)}"
     return Placement(Rung.LOCAL, None, decode, reason)
+
+
+def _requests(candidate: Candidate) -> str:
+    count = candidate.load.requests
+    return "1 request" if count == 1 else f"{count} requests"
 
 
 def _nobody(role: str, view: FleetView) -> str:

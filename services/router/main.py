@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import signal
 from pathlib import Path
 
 from pdserve import logs
@@ -10,6 +9,7 @@ from pdserve.cluster.static import StaticDiscovery
 from pdserve.config import RouterConfig
 from pdserve.errors import ConfigError
 from pdserve.metrics import MetricsEndpoint
+from pdserve.process import StopSignal, announce
 from services.router.model import ServedModel, load_served_model
 from services.router.router import Router
 
@@ -32,19 +32,12 @@ def run(config: RouterConfig) -> int:
 
 
 async def _serve(config: RouterConfig, model: ServedModel, discovery: StaticDiscovery) -> None:
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+    stop = StopSignal()
     with MetricsEndpoint(config.host, config.metrics_port) as endpoint:
         router = Router(config, model, discovery, endpoint.registry)
-        await router.serve(stop, lambda: _announce(router, endpoint))
+        await router.serve(stop.asked, lambda: _announce(router, endpoint))
     log.info("router stopped", extra={"router": router.name})
 
 
 def _announce(router: Router, endpoint: MetricsEndpoint) -> None:
-    print(
-        f"ready role=router name={router.name} address={router.address} "
-        f"metrics={endpoint.url} incarnation={router.incarnation}",
-        flush=True,
-    )
+    announce("router", router.name, router.address, endpoint.url, router.incarnation)

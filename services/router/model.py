@@ -36,7 +36,7 @@ def load_served_model(name: str) -> ServedModel:
 
     Raises `UnknownModelError` or `UnsupportedModelError`.
     """
-    source = resolve_model(name)
+    source = resolve_model(name, weights=False)
     config = read_config(source)
     return ServedModel(
         names=(source.id, name),

@@ -1,7 +1,6 @@
 """The router put together: everything that runs in its process but signals and logs."""
 
 import asyncio
-import secrets
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -9,6 +8,7 @@ from prometheus_client import CollectorRegistry
 
 from pdserve.cluster.discovery import Discovery
 from pdserve.config import RouterConfig
+from pdserve.process import new_incarnation
 from pdserve.rpc.server import RpcServer
 from pdserve.rpc.v1 import router_pb2, router_pb2_grpc
 from pdserve.tasks import task_group
@@ -38,8 +38,8 @@ class Router:
         collectors: CollectorRegistry,
     ) -> None:
         self._config = config
-        self.incarnation = secrets.token_hex(8)
-        self.fleet = Fleet(discovery, config)
+        self.incarnation = new_incarnation()
+        self.fleet = Fleet(discovery, config, model)
         self.requests = RequestRegistry(config.max_running)
         self.releaser = Releaser()
         self._metrics = RouterMetrics(collectors)

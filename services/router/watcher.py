@@ -15,6 +15,7 @@ from pdserve.errors import IncompatibleLayoutError
 from pdserve.rpc.channel import open_channel
 from pdserve.rpc.v1 import decode_pb2_grpc, prefill_pb2_grpc, router_pb2, types_pb2
 from services.router.instance import Instance
+from services.router.model import ServedModel
 from services.router.view import Candidate
 
 log = logging.getLogger(__name__)
@@ -48,13 +49,18 @@ class Watcher:
     """
 
     def __init__(
-        self, address: InstanceAddress, config: RouterConfig, on_change: Callable[[], None]
+        self,
+        address: InstanceAddress,
+        config: RouterConfig,
+        model: ServedModel,
+        on_change: Callable[[], None],
     ) -> None:
         self.address = address
         self.state = State.CONNECTING
         self.detail = ""
         self.instance: Instance | None = None
         self._config = config
+        self._model = model
         self._on_change = on_change
         self._report: types_pb2.LoadReport | None = None
         self._reported_at = 0.0
@@ -138,6 +144,9 @@ class Watcher:
         role = _ROLES.get(report.info.role, "nothing known")
         if role != self.address.role:
             self._withdraw(State.DOWN, f"it serves {role}, but is listed as {self.address.role}")
+        elif report.info.model not in self._model.names:
+            text = f"its model is {report.info.model}, the router's is {self._model.id}"
+            self._withdraw(State.DOWN, text)
         elif report.step_age_s > self._config.step_timeout_s:
             self._withdraw(State.SILENT, f"its step has not ended for {report.step_age_s:.1f} s")
         else:

@@ -73,9 +73,9 @@ def test_an_empty_file_changes_nothing(config_file, text):
 @pytest.mark.parametrize(
     ("flags", "field", "where"),
     [
-        (["--count=many"], "count", "--count is 'many'; it must be int"),
+        (["--count=many"], "count", "--count is 'many'; it must be a whole number"),
         (["--count=1.5"], "count", "--count"),
-        (["--share=half"], "share", "--share is 'half'; it must be float"),
+        (["--share=half"], "share", "--share is 'half'; it must be a number"),
         (["--enabled=maybe"], "enabled", "--enabled is 'maybe'; it must be true or false"),
         (["--level=middle"], "level", "--level is 'middle'; it must be one of low, high"),
         (["--some-name=x", "--count="], "count", "--count is ''"),
@@ -104,12 +104,12 @@ def test_a_wrong_variable_is_named():
     ("text", "field", "where"),
     [
         ("count: x", "count", "options.yaml: count is 'x'"),
-        ("count: 2.5", "count", "count is 2.5; it must be int"),
+        ("count: 2.5", "count", "count is 2.5; it must be a whole number"),
         ("count: true", "count", "count is True"),
         ("count:", "count", "count is None"),
         ("some_name:", "some_name", "some_name is None"),
         ("some_name: [a]", "some_name", "some_name is ['a']"),
-        ("some_name: 12", "some_name", "some_name is 12; it must be str"),
+        ("some_name: 12", "some_name", "some_name is 12; it must be text"),
         ("share: {}", "share", "share is {}"),
         ("enabled: maybe", "enabled", "enabled is 'maybe'"),
         ("cuont: 1", "cuont", "unknown option 'cuont'"),

@@ -43,7 +43,7 @@ def test_wrong_usage_is_status_2(words: list[str]) -> None:
 @pytest.mark.parametrize(
     ("words", "text"),
     [
-        (["prefill", "--port=x"], "--port is 'x'; it must be int"),
+        (["prefill", "--port=x"], "--port is 'x'; it must be a whole number"),
         (["decode", "--block-size=0"], "block_size is 0"),
         (["router", "--placer=best"], "--placer is 'best'"),
         (["up", "--decode=0"], "decode is 0"),

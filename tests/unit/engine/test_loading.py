@@ -7,7 +7,6 @@ import gguf
 import numpy as np
 import pytest
 import torch
-from tests.gguf_reference import load_reference
 from safetensors.torch import load_file, save_file
 from tiny_models import (
     FAMILIES,
@@ -24,6 +23,7 @@ from pdserve.engine.loader import LoadedModel, load_model
 from pdserve.errors import UnsupportedModelError
 from pdserve.models.read import read_config
 from pdserve.models.source import ModelSource, resolve_model
+from tests.gguf_reference import load_reference
 
 CPU = torch.device("cpu")
 BLOCK = 16

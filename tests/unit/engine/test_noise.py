@@ -26,7 +26,7 @@ def test_numbers_stay_what_they_are():
 
 
 def test_the_key_is_that_of_splitmix64():
-    """SplitMix64 seeded with 0 yields these first outputs; the key of seed 0 builds on the first."""
+    """The first output of SplitMix64 seeded with 0 is published; the key builds on it."""
     mask = 2**64 - 1
     first = 0xE220A8397B1DCDAF
     state = (first + 1 + 0x9E3779B97F4A7C15) & mask

@@ -78,6 +78,7 @@ class FakeInstance:
         self.report = types_pb2.LoadReport(
             info=types_pb2.InstanceInfo(
                 name=name,
+                model="tiny",
                 role=types_pb2.ROLE_PREFILL if role is Role.PREFILL else types_pb2.ROLE_DECODE,
                 layout=LAYOUT,
                 max_model_len=200,

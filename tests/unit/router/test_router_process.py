@@ -37,8 +37,10 @@ async def test_a_router_process_serves_and_ends_cleanly(tmp_path: Path) -> None:
         await fake.start()
     listed = [{"role": fake.role, "address": fake.address.address} for fake in fakes]
     (tmp_path / "instances.yaml").write_text(json.dumps({"instances": listed}))
-    write_tiny_model(tmp_path)
-    config = RouterConfig(model=str(tmp_path), instances=str(tmp_path / "instances.yaml"))
+    model = tmp_path / "tiny"
+    model.mkdir()
+    write_tiny_model(model)
+    config = RouterConfig(model=str(model), instances=str(tmp_path / "instances.yaml"))
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-c", PROGRAM, *to_flags(config), stdout=asyncio.subprocess.PIPE
     )
@@ -46,7 +48,7 @@ async def test_a_router_process_serves_and_ends_cleanly(tmp_path: Path) -> None:
         line = (await asyncio.wait_for(process.stdout.readline(), 30)).decode().split()
         assert line[:2] == ["ready", "role=router"]
         ready = dict(pair.split("=", 1) for pair in line[1:])
-        assert list(ready) == ["role", "name", "address", "metrics", "incarnation"]
+        assert list(ready) == ["role", "name", "address", "metrics", "incarnation", "pid"]
         assert ready["metrics"].startswith("http://127.0.0.1:")
         async with open_channel(ready["address"]) as channel:
             stub = router_pb2_grpc.InferenceStub(channel)
