@@ -1,12 +1,12 @@
 """What disaggregation does for interference: decoding streams while long prompts arrive.
 
-Two instances of one core each, either one for prefill and one for decode, or two that do both:
-the same cores, the same requests at the same times, in turn.
+Two cores, as one instance for prefill and one for decode, as two instances that do both, or as one
+instance of two threads that does both: the same requests at the same times, in turn.
 """
 
 import asyncio
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from grpc import aio
 
@@ -31,9 +31,11 @@ class Round:
 async def run(repeats: int) -> None:
     """Measures both layouts, turn by turn, and prints them."""
     instance = InstanceConfig(threads=1, prefix_cache=False)
+    colocated = RouterConfig(colocated=True)
     layouts = {
         "disaggregated, 1P + 1D": ClusterSpec(1, 1, instance, RouterConfig()),
-        "colocated, 2 instances": ClusterSpec(0, 2, instance, RouterConfig(colocated=True)),
+        "colocated, 2 instances": ClusterSpec(0, 2, instance, colocated),
+        "colocated, 1 of 2 threads": ClusterSpec(0, 1, replace(instance, threads=2), colocated),
     }
     rounds: dict[str, list[Round]] = {name: [] for name in layouts}
     for repeat in range(repeats):

@@ -8,13 +8,12 @@ which wins over the default.
 import argparse
 import dataclasses
 import typing
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
-
 from pdserve.errors import ConfigError
+from pdserve.yaml_file import read_yaml
 
 PREFIX = "PDSERVE_"
 
@@ -30,13 +29,20 @@ def option(default: Any, description: str, *, choices: tuple[str, ...] = ()) -> 
     )
 
 
-def add_options(parser: argparse.ArgumentParser, config: type) -> None:
-    """Adds `--config` and one flag a field of the dataclass `config`, with help and default."""
+def add_options(
+    parser: argparse.ArgumentParser, config: type, *, without: Collection[str] = ()
+) -> None:
+    """Adds `--config` and one flag a field of the dataclass `config`, with help and default.
+
+    Not for the fields `without`: those that the command decides itself.
+    """
     group = parser.add_argument_group(
         "options", "each is also an environment variable, PDSERVE_ and the name in capitals"
     )
     group.add_argument("--config", metavar="FILE", help="YAML file with any of these options")
     for field in dataclasses.fields(config):
+        if field.name in without:
+            continue
         kind = _type_name(config, field.name)
         default = "" if field.default in ("", None) else f" (default: {field.default})"
         group.add_argument(
@@ -79,14 +85,7 @@ def to_flags(config: Any) -> list[str]:
 
 
 def _read_file(config: type, path: Path) -> dict[str, Any]:
-    try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}", field="config") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: not a text file: {error}", field="config") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not valid YAML: {error}", field="config") from error
+    document = read_yaml(path, "config")
     if document is None:
         return {}
     if not isinstance(document, dict):

@@ -4,12 +4,11 @@ import argparse
 import asyncio
 import sys
 
-from rich.console import Console
-
-from pdserve.cli.client import add_router_flag, generate
-from pdserve.cli.generate import write_text
+from pdserve.cli.client import add_router_flag, add_timeout_flag
+from pdserve.cli.generate import show_answer
 from pdserve.cli.ledger_view import explanation
 from pdserve.cli.sampling_flags import add_sampling_flags, request_from
+from pdserve.cli.terminal import output_console, write_text
 from pdserve.errors import InvalidRequestError, OverloadedError
 from pdserve.rpc.v1 import router_pb2
 
@@ -21,9 +20,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add_router_flag(parser)
     parser.add_argument("--system", metavar="TEXT", help="system message")
     parser.add_argument("--model", default="", help="the model that must answer")
-    parser.add_argument(
-        "--timeout-s", type=float, default=600.0, help="longest wait (default: %(default)s)"
-    )
+    add_timeout_flag(parser)
     parser.add_argument("--explain", action="store_true", help="show the ledger of each answer")
     add_sampling_flags(parser)
 
@@ -44,6 +41,8 @@ def run(arguments: argparse.Namespace) -> int:
                 conversation.reset()
             elif line == "/explain":
                 conversation.explain()
+            elif line.startswith("/"):
+                print(_HELP, file=sys.stderr)
             elif line:
                 _take_turn(runner, conversation, line)
 
@@ -74,7 +73,7 @@ class Conversation:
     def explain(self) -> None:
         """Shows where the time of the last answer went."""
         if self._last is not None:
-            Console().print(explanation(self._last))
+            output_console().print(explanation(self._last))
 
     async def ask(self, text: str) -> None:
         """Streams the answer to `text` and remembers both."""
@@ -82,16 +81,8 @@ class Conversation:
         request = request_from(self._arguments)
         request.model = self._arguments.model
         request.chat.messages.extend([*self._messages, question])
-        parts: list[str] = []
-
-        def on_text(part: str) -> None:
-            parts.append(part)
-            write_text(part)
-
         arguments = self._arguments
-        self._last = await generate(arguments.router, request, on_text, arguments.timeout_s)
-        write_text("\n")
-        answer = router_pb2.ChatMessage(role="assistant", content="".join(parts))
-        self._messages += [question, answer]
+        self._last, said = await show_answer(arguments.router, request, arguments.timeout_s)
+        self._messages += [question, router_pb2.ChatMessage(role="assistant", content=said)]
         if arguments.explain:
             self.explain()

@@ -1,13 +1,15 @@
 """Calls to the router, with errors that a person can act on."""
 
 import argparse
+import math
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import grpc
 from grpc import aio
 
-from pdserve.errors import PdserveError, UnavailableError
+from pdserve.address import is_host_port
+from pdserve.errors import DeadlineError, PdserveError, UnavailableError
 from pdserve.rpc.channel import open_channel
 from pdserve.rpc.errors import DETAIL_KEY, from_rpc_error
 from pdserve.rpc.v1 import router_pb2, router_pb2_grpc
@@ -16,16 +18,46 @@ from pdserve.rpc.v1 import router_pb2, router_pb2_grpc
 DEFAULT_PORT = 7700
 DEFAULT_ROUTER = f"127.0.0.1:{DEFAULT_PORT}"
 CALL_TIMEOUT_S = 10.0
+# How gRPC says that a name has no address, or that nobody listens there.
+_NOBODY_THERE = ("failed to connect", "errors resolving", "resolution")
 
 
 def add_router_flag(parser: "argparse._ActionsContainer") -> None:
     """Adds --router to a parser or to a group of one."""
     parser.add_argument(
         "--router",
+        type=_router_address,
         default=DEFAULT_ROUTER,
         metavar="ADDRESS",
         help="host:port of the router (default: %(default)s)",
     )
+
+
+def add_timeout_flag(parser: argparse.ArgumentParser) -> None:
+    """Adds --timeout-s."""
+    parser.add_argument(
+        "--timeout-s",
+        type=_seconds,
+        default=600.0,
+        metavar="SECONDS",
+        help="longest wait for a complete answer (default: %(default)g)",
+    )
+
+
+def _router_address(text: str) -> str:
+    if not is_host_port(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not host:port, such as {DEFAULT_ROUTER}")
+    return text
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
+    return seconds
 
 
 @asynccontextmanager
@@ -61,7 +93,7 @@ def _explained(error: aio.AioRpcError, address: str) -> PdserveError:
         return from_rpc_error(error)
     details = error.details() or error.code().name
     if error.code() is grpc.StatusCode.UNAVAILABLE:
-        if "failed to connect" in details or "resolution" in details:
+        if any(words in details for words in _NOBODY_THERE):
             return UnavailableError(
                 f"no router at {address}; start one with `pdserve up`, or name it with --router"
             )
@@ -69,5 +101,5 @@ def _explained(error: aio.AioRpcError, address: str) -> PdserveError:
     if error.code() is grpc.StatusCode.UNIMPLEMENTED:
         return UnavailableError(f"what listens at {address} is not a pdserve router")
     if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
-        return UnavailableError(f"the router at {address} did not answer in time")
+        return DeadlineError(f"the router at {address} did not complete its answer in time")
     return from_rpc_error(error)

@@ -1,8 +1,6 @@
 """What a cluster's processes do, for people to watch."""
 
 import asyncio
-import json
-import logging
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -14,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pdserve.cli.local_cluster import LocalCluster
+from pdserve.cli.log_line import is_important
 from pdserve.cli.service_process import ServiceProcess, State
 
 _REFRESH_S = 0.1
@@ -55,19 +54,11 @@ def important_lines(console: Console) -> Callable[[ServiceProcess, str], None]:
     """
 
     def show(process: ServiceProcess, line: str) -> None:
-        if process.state is not State.STARTING and _level(line) >= logging.WARNING:
+        if process.state is not State.STARTING and is_important(line):
             text = f"{process.name} | {line}"
             console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     return show
-
-
-def _level(line: str) -> int:
-    try:
-        name = str(json.loads(line)["level"])
-    except (ValueError, KeyError, TypeError):
-        return logging.ERROR
-    return logging.getLevelNamesMapping().get(name.upper(), logging.ERROR)
 
 
 async def _animate(cluster: LocalCluster, console: Console) -> None:

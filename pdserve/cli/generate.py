@@ -9,14 +9,14 @@ from contextlib import asynccontextmanager
 
 from rich.console import Console
 
-from pdserve.cli.client import add_router_flag, generate
+from pdserve.cli.client import add_router_flag, add_timeout_flag, generate
+from pdserve.cli.cluster_options import load_cluster_spec
 from pdserve.cli.cluster_view import important_lines, processes_table, watching_start
 from pdserve.cli.ledger_view import explanation
-from pdserve.cli.local_cluster import ClusterSpec, LocalCluster
+from pdserve.cli.local_cluster import LocalCluster
 from pdserve.cli.sampling_flags import add_sampling_flags, request_from
-from pdserve.config import InstanceConfig, RouterConfig
-from pdserve.errors import InvalidRequestError
-from pdserve.options import load
+from pdserve.cli.terminal import output_console, write_text
+from pdserve.errors import InvalidRequestError, PdserveError
 from pdserve.rpc.v1 import router_pb2
 
 
@@ -39,9 +39,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     how.add_argument("--raw", action="store_true", help="the prompt is text to continue")
     parser.add_argument("--system", metavar="TEXT", help="system message, with --chat")
     parser.add_argument("--model", help="the model that must answer (default: the one served)")
-    parser.add_argument(
-        "--timeout-s", type=float, default=600.0, help="longest wait (default: %(default)s)"
-    )
+    add_timeout_flag(parser)
     parser.add_argument("--explain", action="store_true", help="then show where the time went")
     add_sampling_flags(parser)
 
@@ -59,23 +57,39 @@ async def _generate(request: router_pb2.GenerateRequest, arguments: argparse.Nam
     async with _temporary_cluster(arguments.model) as cluster:
         await _answer(cluster.router_address, request, arguments)
         if arguments.explain:
-            Console().print(processes_table(cluster.processes))
+            output_console().print(processes_table(cluster.processes))
     return 0
 
 
 async def _answer(
     address: str, request: router_pb2.GenerateRequest, arguments: argparse.Namespace
 ) -> None:
-    finished = await generate(address, request, write_text, arguments.timeout_s)
-    write_text("\n")
+    finished, _ = await show_answer(address, request, arguments.timeout_s)
     if arguments.explain:
-        Console().print(explanation(finished))
+        output_console().print(explanation(finished))
 
 
-def write_text(text: str) -> None:
-    """Shows text at once."""
-    sys.stdout.write(text)
-    sys.stdout.flush()
+async def show_answer(
+    address: str, request: router_pb2.GenerateRequest, timeout_s: float
+) -> tuple[router_pb2.Finished, str]:
+    """Shows the text as it comes, then ends the line; returns the end of the answer and its text.
+
+    The line ends too where the answer fails on the way: an error must not be glued to it.
+    """
+    parts: list[str] = []
+
+    def show(part: str) -> None:
+        parts.append(part)
+        write_text(part)
+
+    try:
+        finished = await generate(address, request, show, timeout_s)
+    except PdserveError:
+        if any(parts):
+            write_text("\n")
+        raise
+    write_text("\n")
+    return finished, "".join(parts)
 
 
 def _request(arguments: argparse.Namespace) -> router_pb2.GenerateRequest:
@@ -95,11 +109,7 @@ def _request(arguments: argparse.Namespace) -> router_pb2.GenerateRequest:
 @asynccontextmanager
 async def _temporary_cluster(model: str | None) -> AsyncIterator[LocalCluster]:
     """One prefill, one decode, one router, configured by the environment."""
-    flags = argparse.Namespace(model=model)
-    spec = ClusterSpec(
-        instance=load(InstanceConfig, flags, os.environ),
-        router=load(RouterConfig, flags, os.environ),
-    )
+    spec = load_cluster_spec(argparse.Namespace(model=model), os.environ)
     console = Console(stderr=True)
     cluster = LocalCluster(spec, important_lines(console))
     async with watching_start(cluster, console):

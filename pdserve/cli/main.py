@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pdserve import __version__
 from pdserve.errors import ConfigError, PdserveError
 
-_ERROR, _USAGE, _INTERRUPTED = 1, 2, 130
+_ERROR, _USAGE, _INTERRUPTED, _READER_GONE = 1, 2, 130, 141
 _HINT = "`pdserve COMMAND --help` shows the options of a command."
 
 
@@ -37,7 +37,7 @@ _COMMANDS = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs `pdserve` with `arguments` (default: the command line); returns the exit status.
 
-    0: done. 1: an error. 2: wrong usage. 130: Ctrl-C.
+    0: done. 1: an error. 2: wrong usage. 130: Ctrl-C. 141: whoever read the output has gone.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     # gRPC's C core writes routine events, such as a peer's goodbye, straight to stderr.
@@ -49,6 +49,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return run(parsed)
     except KeyboardInterrupt:
         return _INTERRUPTED
+    except BrokenPipeError:
+        # As with `| head`. What is buffered is flushed at exit, into nothing.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _READER_GONE
+    except UnicodeError as error:
+        print(f"error: text that is not UTF-8: {error}", file=sys.stderr)
+        return _ERROR
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         return _USAGE

@@ -3,10 +3,10 @@
 import argparse
 import asyncio
 
-from rich.console import Console
 from rich.table import Table
 
 from pdserve.cli.client import CALL_TIMEOUT_S, add_router_flag, inference
+from pdserve.cli.terminal import output_console
 from pdserve.rpc.v1 import router_pb2
 
 add_flags = add_router_flag
@@ -15,7 +15,7 @@ add_flags = add_router_flag
 def run(arguments: argparse.Namespace) -> int:
     """Prints a table of models."""
     answer = asyncio.run(_ask(arguments.router))
-    Console().print(models_table(answer))
+    output_console().print(models_table(answer))
     return 0
 
 

@@ -4,8 +4,10 @@ import argparse
 
 from pdserve.errors import InvalidRequestError
 from pdserve.rpc.v1 import router_pb2, types_pb2
+from pdserve.sampling import MAX_COUNT
 
 _MAX_TOKENS = 256
+_MAX_SEED = 2**64 - 1
 _NUMBERS = (
     "max_tokens",
     "min_tokens",
@@ -52,5 +54,7 @@ def request_from(arguments: argparse.Namespace) -> router_pb2.GenerateRequest:
             try:
                 setattr(sampling, name, value)
             except ValueError as error:
-                raise InvalidRequestError(f"{name} is {value}: {error}", field=name) from error
+                limit = f"[0, {_MAX_SEED if name == 'seed' else MAX_COUNT}]"
+                text = f"{name} is {value}; it must lie in {limit}"
+                raise InvalidRequestError(text, field=name, limit=limit) from error
     return router_pb2.GenerateRequest(sampling=sampling, stop=arguments.stop)

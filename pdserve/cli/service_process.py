@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import json
 import os
 import signal
 from collections import deque
@@ -12,6 +11,7 @@ from enum import StrEnum
 from grpc import aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from pdserve.cli.log_line import event_of, is_important
 from pdserve.errors import UnavailableError
 from pdserve.options import PREFIX
 from pdserve.rpc.channel import open_channel
@@ -75,7 +75,7 @@ class ServiceProcess:
     @property
     def progress(self) -> str:
         """What it does right now, in a few words."""
-        return _event_of(self.stderr_tail[-1]) if self.stderr_tail else ""
+        return event_of(self.stderr_tail[-1]) if self.stderr_tail else ""
 
     async def start(self) -> None:
         """Starts the child; it is not up yet."""
@@ -126,12 +126,12 @@ class ServiceProcess:
             await self._supervision
 
     def obituary(self) -> str:
-        """How it ended and what it said last."""
+        """How it ended and what it said last that matters."""
         code = self.return_code
         how = f"status {code}"
         if code is not None and code < 0:
             how = signal.Signals(-code).name
-        said = "".join(f"\n  {line}" for line in self.stderr_tail)
+        said = "".join(f"\n  {line}" for line in self.stderr_tail if is_important(line))
         return f"{self.name} (pid {self.pid}) ended with {how}{said}"
 
     @property
@@ -192,15 +192,3 @@ class ServiceProcess:
             self._settled.set()
         elif self.state is State.SERVING:
             self.state = State.NOT_SERVING
-
-
-def _event_of(line: str) -> str:
-    """The words of a log line: its event where it is structured."""
-    try:
-        record = json.loads(line)
-    except ValueError:
-        return line
-    if not isinstance(record, dict):
-        return line
-    percent = f" {record['percent']}%" if "percent" in record else ""
-    return f"{record.get('event', line)}{percent}"

@@ -10,11 +10,11 @@ from dataclasses import replace
 from rich.console import Console
 
 from pdserve.cli.client import DEFAULT_PORT
+from pdserve.cli.cluster_options import add_cluster_options, load_cluster_spec
 from pdserve.cli.cluster_view import important_lines, processes_table, watching_start
 from pdserve.cli.local_cluster import LOOPBACK, ROUTER, ClusterSpec, LocalCluster
-from pdserve.config import InstanceConfig, RouterConfig
+from pdserve.cli.terminal import output_console
 from pdserve.errors import ConfigError
-from pdserve.options import PREFIX, add_options, load
 from pdserve.rpc.server import check_port_is_free
 
 _STATUS_OF = {signal.SIGINT: 130, signal.SIGTERM: 0}
@@ -28,10 +28,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--prefill", type=int, default=1, help="prefill instances (default: 1)")
     parser.add_argument("--decode", type=int, default=1, help="decode instances (default: 1)")
-    # Both services have options of the same name: the later help text stands, both read the flag.
-    parser.conflict_handler = "resolve"
-    add_options(parser, InstanceConfig)
-    add_options(parser, RouterConfig)
+    add_cluster_options(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -40,20 +37,12 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def cluster_spec(arguments: argparse.Namespace, environ: Mapping[str, str]) -> ClusterSpec:
-    """The cluster that flags and environment describe.
-
-    With `colocated` every instance is a decode instance that does both phases: as many as there
-    would be apart, so that both ways use the same cores.
-    """
-    instance = load(InstanceConfig, arguments, environ)
-    unfiled = argparse.Namespace(**{**vars(arguments), "config": None})
-    router = load(RouterConfig, unfiled, {**environ, f"{PREFIX}CONFIG": ""})
-    if router.port == 0 and getattr(arguments, "port", None) is None:
-        router = replace(router, port=_default_port(router.host))
-    prefill, decode = arguments.prefill, arguments.decode
-    if router.colocated:
-        prefill, decode = 0, prefill + decode
-    return ClusterSpec(prefill, decode, instance, router)
+    """The cluster that flags and environment describe, its router where clients look first."""
+    spec = load_cluster_spec(arguments, environ, arguments.prefill, arguments.decode)
+    if spec.router.port == 0 and arguments.port is None:
+        router = replace(spec.router, port=_default_port(spec.router.host))
+        return replace(spec, router=router)
+    return spec
 
 
 def _default_port(host: str) -> int:
@@ -88,7 +77,7 @@ async def _start(cluster: LocalCluster, console: Console) -> None:
 
 
 def _announce(cluster: LocalCluster) -> None:
-    console = Console()
+    console = output_console()
     console.print(processes_table(cluster.processes))
     address = cluster.router_address
     flag = "" if address == f"{LOOPBACK}:{DEFAULT_PORT}" else f" --router {address}"
@@ -101,7 +90,8 @@ async def _until_nothing_serves(cluster: LocalCluster, console: Console) -> None
     while ROUTER in alive and any(cluster.processes[name].role == "decode" for name in alive):
         name = await cluster.wait_any_exited(sorted(alive))
         alive.remove(name)
-        console.print(cluster.processes[name].obituary(), markup=False, highlight=False)
+        obituary = cluster.processes[name].obituary()
+        console.print(obituary, markup=False, highlight=False, soft_wrap=True)
     console.print("nothing can serve any more", style="red")
 
 

@@ -11,10 +11,10 @@ from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from pdserve.address import is_host_port
 from pdserve.cluster.instance import InstanceAddress, Role
 from pdserve.errors import ConfigError
+from pdserve.yaml_file import read_yaml
 
 _FIELDS = ("role", "address", "name")
 
@@ -48,12 +48,7 @@ def read_instances(path: Path) -> tuple[InstanceAddress, ...]:
 
 
 def _entries(path: Path) -> list[Any]:
-    try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}", field="instances") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not valid YAML: {error}", field="instances") from error
+    document = read_yaml(path, "instances")
     if not isinstance(document, dict) or list(document) != ["instances"]:
         raise _wrong(path, "instances", "the file must hold one key, `instances`")
     entries = document["instances"]
@@ -84,10 +79,8 @@ def _role(path: Path, where: str, value: Any) -> Role:
 
 
 def _address(path: Path, where: str, value: Any) -> str:
-    if isinstance(value, str):
-        host, colon, port = value.rpartition(":")
-        if host and colon and port.isascii() and port.isdecimal() and 1 <= int(port) <= 65535:
-            return value
+    if isinstance(value, str) and is_host_port(value):
+        return value
     raise _wrong(path, where, f"is {value!r}; it must be host:port with a port of 1 to 65535")
 
 

@@ -18,7 +18,11 @@ class ModelRunner:
 
     @torch.inference_mode()
     def run(self, chunks: Chunks, layers_done: LayersDone | None) -> list[SampledToken | None]:
-        """Computes the chunks' KV and samples for those that end their sequence."""
+        """Computes the chunks' KV and samples for those that end their sequence.
+
+        When this returns the KV is in the pool, not only on its way there: a transfer, which has a
+        stream of its own, may then read blocks that the prefix cache shares and write freed ones.
+        """
         spans, rows = [], []
         for chunk in chunks:
             sequence = chunk.sequence
@@ -37,4 +41,5 @@ class ModelRunner:
         batch = RaggedBatch.build(spans, self._pool.layout.block_size, self._pool.device)
         logits = self._decoder.forward(batch, self._pool, layers_done)
         tokens = iter(sample(logits, rows) if rows else [])
+        self._pool.synchronize()
         return [next(tokens) if span.sample else None for span in spans]

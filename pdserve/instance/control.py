@@ -1,6 +1,7 @@
 """The calls that prefill and decode have in common: load reports and draining."""
 
-from collections.abc import Awaitable, Callable
+import asyncio
+from collections.abc import Callable
 
 from grpc import aio
 
@@ -9,8 +10,6 @@ from pdserve.rpc.v1 import types_pb2
 
 # Reports follow changes, but not more often than this.
 MIN_REPORT_GAP_S = 0.02
-
-Write = Callable[[types_pb2.LoadReport], Awaitable[None]]
 
 
 class Control:
@@ -32,10 +31,13 @@ class Control:
         context: "aio.ServicerContext[types_pb2.WatchLoadRequest, types_pb2.LoadReport]",
     ) -> None:
         """Writes a report on every change and at least every interval, until the call ends."""
+        host = self._instance.host
         interval_s = request.interval_s or self._report_interval_s
         while True:
+            change = host.change  # before the report: what happens while it is written counts
             await context.write(self._instance.report())
-            await self._instance.host.changed(interval_s, gap_s=MIN_REPORT_GAP_S)
+            await asyncio.sleep(MIN_REPORT_GAP_S)
+            await host.changed(interval_s - MIN_REPORT_GAP_S, change)
 
     async def drain(self, request: types_pb2.DrainRequest) -> types_pb2.DrainResponse:
         """Stops taking requests; running ones finish within the grace."""

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
 from pdserve.engine.engine import Engine, EngineLoad, EngineRequest
@@ -136,19 +136,16 @@ class EngineHost:
             self._release(request.key, settled)
             self.notify()
 
-    async def changed(self, timeout_s: float, gap_s: float = 0.0) -> None:
-        """Returns when requests came, went or were admitted, or after `timeout_s`.
+    @property
+    def change(self) -> asyncio.Event:
+        """Is set when requests come, are admitted, go or have been freed the next time."""
+        return self._change
 
-        Never sooner than after `gap_s`, so that a burst of changes is seen as one.
-        """
-        change = self._change
-        if gap_s:
-            await asyncio.sleep(gap_s)
-        try:
-            async with asyncio.timeout(timeout_s - gap_s):
-                await change.wait()
-        except TimeoutError:
-            return
+    async def changed(self, timeout_s: float, change: asyncio.Event | None = None) -> None:
+        """Returns when `change`, by default the next one, has happened, or after `timeout_s`."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await (change or self._change).wait()
 
     def notify(self) -> None:
         """Wakes whoever waits for `changed`."""
@@ -192,9 +189,13 @@ class EngineHost:
         """Lets `key` be used again once the engine has let go of it and its last event is out."""
 
         def freed(_: Engine) -> None:
-            self._loop.call_soon_threadsafe(self._keys.discard, key)
+            self._loop.call_soon_threadsafe(self._freed, key)
 
         self.submit(freed)
+
+    def _freed(self, key: str) -> None:
+        self._keys.discard(key)
+        self.notify()  # the engine's load shows it by now
 
     def _deliver(self, events: list[Event]) -> None:
         self._loop.call_soon_threadsafe(self._dispatch, events)

@@ -14,7 +14,7 @@ from pdserve.instance.control import Control
 from pdserve.instance.engine_host import EngineHost
 from pdserve.instance.instance import Instance
 from pdserve.instance.loading import LoadedEngine, make_engine
-from pdserve.instance.metrics import InstanceMetrics, LoadCollector
+from pdserve.instance.metrics import InstanceMetrics, LoadCollector, read_in_loop
 from pdserve.instance.requests import RequestLimits
 from pdserve.kv.wire import layout_to_proto
 from pdserve.metrics import MetricsEndpoint
@@ -98,7 +98,7 @@ async def _run(
         limits = RequestLimits(loaded.vocab_size, loaded.max_model_len)
         instance = Instance(info, limits, host, transfers.counts, config.step_timeout_s)
         metrics = InstanceMetrics(endpoint.registry, role.name)
-        endpoint.registry.register(LoadCollector(instance))
+        endpoint.registry.register(LoadCollector(read_in_loop(instance.report)))
         drain = Drain(instance, config.drain_grace_s)
         control = Control(instance, config.report_interval_s, drain.begin)
         role.add_servicer(server, Parts(config, instance, transfers, control, metrics))

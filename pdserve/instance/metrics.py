@@ -1,24 +1,43 @@
 """Metrics of prefill and decode instances: gauges read at scrape time, histograms as they occur."""
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import Callable, Iterator
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from pdserve.instance.instance import Instance
 from pdserve.metrics import BYTES_BUCKETS, SECONDS_BUCKETS
+from pdserve.rpc.v1 import types_pb2
+
+# Longer than the event loop is ever busy; a scrape that takes longer fails.
+SCRAPE_TIMEOUT_S = 2.0
+
+Report = Callable[[], types_pb2.LoadReport]
+
+
+def read_in_loop(report: Report) -> Report:
+    """`report`, to be called in other threads: it reads what only this event loop may touch.
+
+    The call raises `TimeoutError` when the loop does not come to it.
+    """
+    loop = asyncio.get_running_loop()
+
+    async def read() -> types_pb2.LoadReport:
+        return report()
+
+    return lambda: asyncio.run_coroutine_threadsafe(read(), loop).result(SCRAPE_TIMEOUT_S)
 
 
 class LoadCollector(Collector):
-    """The instance's load report as gauges; costs nothing between scrapes."""
+    """An instance's load report as gauges; costs nothing between scrapes."""
 
-    def __init__(self, instance: Instance) -> None:
-        self._instance = instance
+    def __init__(self, report: Report) -> None:
+        self._report = report
 
     def collect(self) -> Iterator[Metric]:
         """The metrics as they are now."""
-        report = self._instance.report()
+        report = self._report()
         blocks = GaugeMetricFamily("pdserve_kv_blocks", "KV blocks by state", labels=["state"])
         for state in ("free", "active", "cached", "quarantined"):
             blocks.add_metric([state], getattr(report.blocks, state))

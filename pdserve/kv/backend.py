@@ -18,7 +18,11 @@ class Staging:
         self._buffers = [torch.empty(0, dtype=torch.uint8, device=device) for _ in range(2)]
 
     def buffer(self, seq: int, size: int) -> torch.Tensor:
-        """Returns uint8 [size] for transmission `seq`; transmission `seq` + 2 gets it again."""
+        """Returns uint8 [size] for transmission `seq`; transmission `seq` + 2 gets it again.
+
+        Called in the link's stream: torch hands memory that a stream has let go of to the next who
+        asks in that stream, while kernels of that stream may still be writing to it.
+        """
         if self._buffers[seq % 2].numel() < size:
             self._buffers[seq % 2] = self._buffers[seq % 2].new_empty(size)
         return self._buffers[seq % 2][:size]
@@ -37,7 +41,7 @@ class Link(Protocol):
     staging: Staging
 
     def stream(self) -> AbstractContextManager[object]:
-        """The context in which staging buffers are filled, sent, received and read."""
+        """The context in which staging buffers are got, filled, sent, received and read."""
 
     def wait_for(self, mark: object) -> None:
         """Makes what follows in the stream wait for `mark`, which the engine recorded."""

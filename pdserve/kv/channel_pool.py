@@ -24,16 +24,21 @@ class ChannelKey:
     prefill_rank: int
     decode_rank: int
 
-    def prefix(self, attempt: int) -> str:
+    @property
+    def prefix(self) -> str:
+        """What the store prefixes of all attempts begin with."""
+        ranks = f"{self.prefill_rank}-{self.decode_rank}"
+        return f"{self.prefill_incarnation}/{self.decode_incarnation}/{ranks}"
+
+    def meeting(self, attempt: int) -> str:
         """The store prefix under which both ends of a channel meet."""
-        return (
-            f"{self.prefill_incarnation}/{self.decode_incarnation}"
-            f"/{self.prefill_rank}-{self.decode_rank}/{attempt}"
-        )
+        return f"{self.prefix}/{attempt}"
 
 
 class ChannelPool:
     """Keeps channels warm, at most `max_channels`; the one unused for longest gives way.
+
+    Those with an instance that is gone end by their own idleness, or at their next use.
 
     Prefill numbers the attempts (`latest`); decode follows (`exact`), and says from which number on
     an attempt is of use to it (`lowest_usable`).
@@ -83,15 +88,6 @@ class ChannelPool:
             return self._spent.get(key, 0) + 1
         return channel.attempt + (channel.error is not None)
 
-    def close_incarnation(self, incarnation: str) -> None:
-        """Ends the channels with an instance that is gone."""
-        for key in [*self._channels]:
-            if incarnation in (key.prefill_incarnation, key.decode_incarnation):
-                self._drop(key, f"{incarnation} is gone")
-        for key in [*self._spent]:
-            if incarnation in (key.prefill_incarnation, key.decode_incarnation):
-                del self._spent[key]
-
     async def close(self) -> None:
         """Ends every channel and waits for their threads, as long as one may be stuck."""
         for key in [*self._channels]:
@@ -107,7 +103,7 @@ class ChannelPool:
         self._drop(key, f"replaced by attempt {attempt}")
         if len(self._channels) >= self._config.max_channels:
             self._evict()
-        channel = Channel(key.prefix(attempt), attempt, lambda: connect(attempt), self._config)
+        channel = Channel(key.meeting(attempt), attempt, lambda: connect(attempt), self._config)
         channel.acquire()
         self._channels[key] = channel
         return channel

@@ -85,7 +85,6 @@ class Offer:
         """All KV is written (a token cannot be sampled before), and this is the first token."""
         with self._lock:
             self._ready = [self.tokens] * len(self.layers)
-            self._marks = [None] * len(self.layers)
             self.first_token = first_token
         self._tell()
 

@@ -58,6 +58,12 @@ class KvPool:
         event.record(torch.cuda.current_stream(self.device))
         return event
 
+    def synchronize(self) -> None:
+        """Returns when the writes that have been enqueued so far are done."""
+        mark = self.mark()
+        if mark is not None:
+            mark.synchronize()
+
 
 def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
     """Zeros: what a masked position reads is multiplied by 0, which a stray NaN would survive.

@@ -165,10 +165,6 @@ class Receiver:
             if pull.key == key:
                 await pull.settled()
 
-    def close_incarnation(self, incarnation: str) -> None:
-        """Ends the channels with a prefill instance that is gone."""
-        self._channels.close_incarnation(incarnation)
-
     async def close(self) -> None:
         """Ends every pull and every channel; takes about a segment's timeout at most."""
         tasks = [*self._pulls.values()]
@@ -247,7 +243,7 @@ class Receiver:
             )
 
         def connect(attempt: int) -> Link:
-            return self._connect(accepted.store_host, accepted.store_port, key.prefix(attempt))
+            return self._connect(accepted.store_host, accepted.store_port, key.meeting(attempt))
 
         with self._channels.exact(key, accepted.channel_attempt, connect) as channel:
             yield Intake(channel, self._order(channel), part)
@@ -261,6 +257,6 @@ class Receiver:
     def _forget(self, channel: Channel) -> None:
         del self._orders[channel]
 
-    def _connect(self, host: str, port: int, prefix: str) -> Link:
+    def _connect(self, host: str, port: int, meeting: str) -> Link:
         store = reach_store(host, port, self._config)
-        return self._backend.connect(PrefixStore(prefix, store), 1)
+        return self._backend.connect(PrefixStore(meeting, store), 1)

@@ -45,7 +45,8 @@ class SegmentReceive:
         if seq != self.header.channel_seq:
             raise TransferError(f"segment {self.header.channel_seq} came as number {seq}")
         self._link = link
-        self._data = link.staging.buffer(seq, self.header.bytes)
+        with link.stream():
+            self._data = link.staging.buffer(seq, self.header.bytes)
         self._transmission = link.recv(self._data)
         return True
 

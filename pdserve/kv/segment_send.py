@@ -37,12 +37,12 @@ class SegmentSend:
 
     def begin(self, link: Link, seq: int) -> bool:
         """See `Job.begin`."""
-        data = link.staging.buffer(seq, self._size)
         with self._gate.passage() as admitted, link.stream():
             if not admitted:
                 self.announced.resolve(None)
                 self.sent.resolve(None)
                 return False
+            data = link.staging.buffer(seq, self._size)
             for mark in self._marks:
                 link.wait_for(mark)
             self._shard.gather(self.segment, self._blocks, data)

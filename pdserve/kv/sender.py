@@ -30,7 +30,7 @@ from pdserve.kv.offer import Offer, OfferEnd, Outcome
 from pdserve.kv.outgoing import OutgoingTransfer, Say
 from pdserve.kv.pool import KvPool
 from pdserve.kv.segment import PoolShard
-from pdserve.kv.store import PrefixStore, TCPStore, open_store, reach_store
+from pdserve.kv.store import PrefixStore, TCPStore, forget, open_store, reach_store
 from pdserve.kv.wire import layout_from_proto, layout_to_proto
 from pdserve.rpc.v1 import prefill_pb2, types_pb2
 
@@ -147,10 +147,6 @@ class Sender:
         for transfer in [*self._unsettled.get(transfer_id, ())]:
             await transfer.gate.settled()
 
-    def close_incarnation(self, incarnation: str) -> None:
-        """Ends the channels with a decode instance that is gone."""
-        self._channels.close_incarnation(incarnation)
-
     async def serve(self, requests: AsyncIterator[prefill_pb2.PullKvRequest], say: Say) -> None:
         """Serves one PullKv call: `say` writes a response to it.
 
@@ -167,7 +163,7 @@ class Sender:
             self._leases.renew(offer.transfer_id)
 
         def connect(attempt: int) -> Link:
-            return self._connect(key.prefix(attempt))
+            return self._connect(key, attempt)
 
         with self._channels.latest(key, wanted.channel_attempt, connect) as channel:
             transfer = OutgoingTransfer(offer, part, self._shard, channel, self._config, say, renew)
@@ -299,9 +295,11 @@ class Sender:
             lease_s=self._config.lease_s,
         )
 
-    def _connect(self, prefix: str) -> Link:
+    def _connect(self, key: ChannelKey, attempt: int) -> Link:
         """A client of the store for each link: one that waits for its peer blocks no other."""
         if self._store is None:
             raise TransferError("this instance sends no KV any more")
         store = reach_store(self._config.host, self._store.port, self._config)
-        return self._backend.connect(PrefixStore(prefix, store), 0)
+        meeting = key.meeting(attempt)
+        forget(store, key.prefix, keep=meeting)  # what the attempts before this one left
+        return self._backend.connect(PrefixStore(meeting, store), 0)

@@ -9,7 +9,7 @@ from torch._C._distributed_c10d import PrefixStore, Store, TCPStore
 from pdserve.errors import TransferError
 from pdserve.kv.config import TransferConfig
 
-__all__ = ["PrefixStore", "Store", "TCPStore", "open_store", "reach_store"]
+__all__ = ["PrefixStore", "Store", "TCPStore", "forget", "open_store", "reach_store"]
 
 
 def open_store(config: TransferConfig) -> TCPStore:
@@ -39,3 +39,16 @@ def reach_store(host: str, port: int, config: TransferConfig) -> TCPStore:
         return TCPStore(host, port, is_master=False, timeout=timeout)
     except RuntimeError as error:
         raise TransferError(f"no store at {host}:{port}: {error}") from error
+
+
+def forget(store: TCPStore, prefix: str, *, keep: str) -> None:
+    """Deletes what stands under `prefix`, but not what stands under `keep`.
+
+    Raises `TransferError` when the store does not answer.
+    """
+    try:
+        for name in store.list_keys():
+            if name.startswith(f"{prefix}/") and not name.startswith(f"{keep}/"):
+                store.delete_key(name)
+    except RuntimeError as error:
+        raise TransferError(f"no store at {store.host}:{store.port}: {error}") from error

@@ -51,7 +51,7 @@ def resolve_model(name: str, *, download: bool = True, weights: bool = True) -> 
     if name in BUILT_IN:
         return _packaged(name, BUILT_IN[name])
     path = Path(name).expanduser()
-    if path.is_dir():
+    if name and path.is_dir():
         return _directory(path)
     if path.suffix == ".gguf":
         return _gguf_file(path)

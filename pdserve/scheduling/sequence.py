@@ -1,6 +1,5 @@
 """One request inside an instance: its tokens, its blocks and how far it is."""
 
-from collections.abc import Sequence as TokenIds
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -63,11 +62,6 @@ class Sequence:
     def outputs(self) -> int:
         """Tokens generated so far, over all attempts."""
         return len(self.tokens) - self.prompt_tokens
-
-    @property
-    def output_ids(self) -> TokenIds[int]:
-        """The generated tokens."""
-        return self.tokens[self.prompt_tokens :]
 
     def finish_reason(self, max_model_len: int) -> FinishReason | None:
         """Why the last token ends the generation, or None when it does not."""

@@ -109,21 +109,29 @@ class DecodeServicer:
     ) -> None:
         """Binds to the source at once, pulls when the blocks are there, and starts decoding."""
         admission: asyncio.Future[Admission] = asyncio.get_running_loop().create_future()
+        timeout_s = reply.context.time_remaining()
         async with task_group() as group:
-            pull = group.create_task(
-                self._transfers.pull(
-                    job.key, reply.ref, source, admission, reply.context.time_remaining()
-                )
-            )
-            admitted = await self._admitted(events, reply)
-            admission.set_result(Admission(admitted.blocks, admitted.cached_tokens, job.tokens))
-        result = pull.result()
+            admitting = group.create_task(self._admit(job, events, reply, admission))
+            result = await self._transfers.pull(job.key, reply.ref, source, admission, timeout_s)
+            admitting.cancel()
         first_token = result.first_token.id
         self._instance.host.submit(lambda engine: engine.loaded(job.key, first_token))
         self._metrics.transfer_wait.observe(result.wait_s)
         self._metrics.transfer.observe(result.transfer_s)
         self._metrics.transfer_bytes.observe(result.bytes)
         await reply.kv_ready(result.wait_s, result.transfer_s, result.bytes)
+
+    async def _admit(
+        self,
+        job: EngineRequest,
+        events: EventStream,
+        reply: Reply,
+        admission: "asyncio.Future[Admission]",
+    ) -> None:
+        """Tells the pull where to put the KV, and raises what ends the request meanwhile."""
+        admitted = await self._admitted(events, reply)
+        admission.set_result(Admission(admitted.blocks, admitted.cached_tokens, job.tokens))
+        await events.next()  # until the KV is there, nothing can come but the end
 
     async def _generate(self, job: EngineRequest, events: EventStream, reply: Reply) -> None:
         """Streams tokens; those after the first that prefill sampled, when there was one."""

@@ -25,10 +25,12 @@ class LeastLoad:
             return Refusal(_nobody("decode", view))
         if self._colocated:
             return _local(decodes, "colocated")
-        pair = _first_pair(_by_tokens(request, view.prefill), decodes)
+        prefills = _by_tokens(request, view.prefill)
+        pair = _first_pair(prefills, decodes)
         if pair:
             return _remote(*pair, view)
-        return _overload(request, view) or _local(decodes, _nobody("prefill", view))
+        unlike = _mismatch(prefills[0], decodes[0]) if prefills else ""
+        return _overload(request, view) or _local(decodes, unlike or _nobody("prefill", view))
 
 
 def _by_tokens(request: PlacementRequest, candidates: Sequence[Candidate]) -> list[Candidate]:
@@ -81,18 +83,19 @@ def _first_pair(
             (prefill, decode)
             for prefill in prefills
             for decode in decodes
-            if _compatible(prefill, decode)
+            if not _mismatch(prefill, decode)
         ),
         None,
     )
 
 
-def _compatible(prefill: Candidate, decode: Candidate) -> bool:
+def _mismatch(prefill: Candidate, decode: Candidate) -> str:
+    """Why the first cannot hand KV to the second; empty where it can."""
     try:
         check_compatible(prefill.layout, decode.layout)
-    except IncompatibleLayoutError:
-        return False
-    return True
+    except IncompatibleLayoutError as error:
+        return f"{prefill.name} cannot hand KV to {decode.name}: {error}"
+    return ""
 
 
 def _remote(prefill: Candidate, decode: Candidate, view: FleetView) -> Placement:

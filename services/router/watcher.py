@@ -9,7 +9,7 @@ from enum import StrEnum
 import grpc
 from grpc import aio
 
-from pdserve.cluster.instance import InstanceAddress
+from pdserve.cluster.instance import InstanceAddress, Role
 from pdserve.config import RouterConfig
 from pdserve.errors import IncompatibleLayoutError
 from pdserve.rpc.channel import open_channel
@@ -25,7 +25,7 @@ _STREAM_LIFE_S = 600.0
 _RECONNECT_PAUSE_S = 0.1
 # Reports asked for within one silence timeout: one that is late must not look like silence.
 _REPORTS_PER_SILENCE = 4
-_ROLES = {types_pb2.ROLE_PREFILL: "prefill", types_pb2.ROLE_DECODE: "decode"}
+_ROLES = {Role.PREFILL: types_pb2.ROLE_PREFILL, Role.DECODE: types_pb2.ROLE_DECODE}
 
 
 class State(StrEnum):
@@ -88,6 +88,8 @@ class Watcher:
             report_age_s=time.monotonic() - self._reported_at if self._report else 0.0,
             report=self._report,
             router_requests=self.instance.running if self.instance else 0,
+            name=self.address.name,
+            role=_ROLES[self.address.role],
         )
 
     async def _follow_one_stream(self, channel: aio.Channel) -> None:
@@ -99,7 +101,10 @@ class Watcher:
         except IncompatibleLayoutError as error:
             self._enter(State.DOWN, str(error))
         except aio.AioRpcError as error:
-            if error.code() is not grpc.StatusCode.DEADLINE_EXCEEDED:
+            if error.code() is grpc.StatusCode.UNIMPLEMENTED:
+                role = self.address.role
+                self._withdraw(State.DOWN, f"it is listed as {role}, but does not serve {role}")
+            elif error.code() is not grpc.StatusCode.DEADLINE_EXCEEDED:
                 self._enter(State.DOWN, error.details() or error.code().name)
         if self.instance and time.monotonic() >= self._silent_at():
             self._lose(f"no report for {self._config.silence_timeout_s:g} s")
@@ -141,10 +146,7 @@ class Watcher:
     def _observe(self, channel: aio.Channel, report: types_pb2.LoadReport) -> None:
         self._report = report
         self._reported_at = time.monotonic()
-        role = _ROLES.get(report.info.role, "nothing known")
-        if role != self.address.role:
-            self._withdraw(State.DOWN, f"it serves {role}, but is listed as {self.address.role}")
-        elif report.info.model not in self._model.names:
+        if report.info.model not in self._model.names:
             text = f"its model is {report.info.model}, the router's is {self._model.id}"
             self._withdraw(State.DOWN, text)
         elif report.step_age_s > self._config.step_timeout_s:

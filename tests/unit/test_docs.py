@@ -86,7 +86,7 @@ def documented_metrics(heading: str) -> set[str]:
 
 def test_every_metric_of_an_instance_is_documented() -> None:
     registry = CollectorRegistry()
-    registry.register(LoadCollector(Idle()))
+    registry.register(LoadCollector(Idle().report))
     for role in ("prefill", "decode"):
         InstanceMetrics(registry, role)
     assert documented_metrics("### Of an instance") == exported(registry)

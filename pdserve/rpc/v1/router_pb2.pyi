@@ -320,6 +320,8 @@ class InstanceStatus(_message.Message):
     REPORT_AGE_S_FIELD_NUMBER: _builtins.int
     REPORT_FIELD_NUMBER: _builtins.int
     ROUTER_REQUESTS_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    ROLE_FIELD_NUMBER: _builtins.int
     address: _builtins.str
     state: _builtins.str
     """"up", "draining", "silent", "down" or "connecting"."""
@@ -329,6 +331,11 @@ class InstanceStatus(_message.Message):
     """Seconds since the last report."""
     router_requests: _builtins.int
     """Requests that this router has running on the instance."""
+    name: _builtins.str
+    """What it is listed as: the name that errors, attempts and logs of the router use, and its phase.
+    The instance's own words are in `report`.
+    """
+    role: _types_pb2.Role.ValueType
     @_builtins.property
     def report(self) -> _types_pb2.LoadReport: ...
     def __init__(
@@ -340,10 +347,12 @@ class InstanceStatus(_message.Message):
         report_age_s: _builtins.float = ...,
         report: _types_pb2.LoadReport | None = ...,
         router_requests: _builtins.int = ...,
+        name: _builtins.str = ...,
+        role: _types_pb2.Role.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["report", b"report"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "detail", b"detail", "report", b"report", "report_age_s", b"report_age_s", "router_requests", b"router_requests", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "detail", b"detail", "name", b"name", "report", b"report", "report_age_s", b"report_age_s", "role", b"role", "router_requests", b"router_requests", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -70,13 +70,27 @@ class ScriptedRouter(router_pb2_grpc.InferenceServicer):
 
     def GetCluster(self, request, context):  # noqa: N802
         report = types_pb2.LoadReport(
-            info=types_pb2.InstanceInfo(name="decode-0", role=types_pb2.ROLE_DECODE),
+            info=types_pb2.InstanceInfo(name="its-own-name", role=types_pb2.ROLE_DECODE),
             running_requests=3,
-            blocks=types_pb2.BlockCounts(free=10, active=20, cached=30, quarantined=40),
+            blocks=types_pb2.BlockCounts(
+                free=100_000, active=200_000, cached=300_000, quarantined=400_000
+            ),
         )
         states = [
-            router_pb2.InstanceStatus(address="127.0.0.1:1", state="up", report=report),
-            router_pb2.InstanceStatus(address="127.0.0.1:2", state="down", detail="[no] answer"),
+            router_pb2.InstanceStatus(
+                name="decode-0",
+                role=types_pb2.ROLE_DECODE,
+                address="decode-0.some-cluster.internal:7801",
+                state="up",
+                report=report,
+            ),
+            router_pb2.InstanceStatus(
+                name="prefill-0",
+                role=types_pb2.ROLE_PREFILL,
+                address="127.0.0.1:2",
+                state="down",
+                detail="[no] answer",
+            ),
         ]
         return router_pb2.GetClusterResponse(instances=states, running_requests=3)
 

@@ -15,11 +15,6 @@ from pdserve.cli.main import main
 from pdserve.errors import InvalidRequestError, OverloadedError, UnavailableError
 
 
-@pytest.fixture(autouse=True)
-def wide_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "200")
-
-
 @pytest.fixture
 def router() -> Iterator[ScriptedRouter]:
     with listening(ScriptedRouter()) as router:
@@ -89,7 +84,9 @@ def test_what_the_router_refuses_is_said_in_its_words(
 ) -> None:
     with listening(ScriptedRouter(error=error)) as router:
         assert main(["generate", "Hi", f"--router={router.address}"]) == 1
-    assert capsys.readouterr().err == f"error: {error}\n"
+    shown = capsys.readouterr()
+    assert shown.err == f"error: {error}\n"
+    assert shown.out == "Hello, world\n"  # the error begins a line of its own
     assert text in str(error)
 
 
@@ -107,11 +104,79 @@ def test_without_a_router_the_way_to_one_is_shown(
     )
 
 
+@pytest.mark.parametrize(
+    ("flag", "text"),
+    [
+        ("--max-tokens=-1", "max_tokens is -1; it must lie in [0, 2147483647]"),
+        ("--seed=18446744073709551616", "it must lie in [0, 18446744073709551615]"),
+    ],
+)
 def test_numbers_that_no_field_can_hold_are_refused_before_any_call(
-    capsys: pytest.CaptureFixture[str],
+    flag: str, text: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["generate", "Hi", "--max-tokens=-1"]) == 1
-    assert "max_tokens is -1" in capsys.readouterr().err
+    assert main(["generate", "Hi", flag]) == 1
+    assert text in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flag", "text"),
+    [
+        ("--router=", "'' is not host:port"),
+        ("--router=localhost", "'localhost' is not host:port"),
+        ("--router=http://127.0.0.1:7700", "is not host:port, such as 127.0.0.1:7700"),
+        ("--timeout-s=0", "'0' is not a number of seconds above 0"),
+        ("--timeout-s=nan", "'nan' is not a number of seconds above 0"),
+    ],
+)
+def test_flags_that_make_no_sense_are_wrong_usage(
+    flag: str, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["generate", "Hi", flag])
+    assert ended.value.code == 2
+    assert text in capsys.readouterr().err
+
+
+def test_a_name_without_an_address_is_no_router(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models", "--router=no-such-host.invalid:7700"]) == 1
+    assert "no router at no-such-host.invalid:7700" in capsys.readouterr().err
+
+
+def test_an_answer_that_takes_too_long_is_said_so_on_a_line_of_its_own(
+    router: ScriptedRouter, capsys: pytest.CaptureFixture[str]
+) -> None:
+    router.on_call = lambda: None
+    assert main(["generate", "Hi", "--timeout-s=1", f"--router={router.address}"]) == 1
+    shown = capsys.readouterr()
+    assert shown.out == "Hello, world\n"
+    assert "did not complete its answer in time" in shown.err
+
+
+@pytest.mark.parametrize("words", [["generate", "-"], ["chat"]])
+@pytest.mark.parametrize("locale", ["C", "C.UTF-8"])  # Python reads them in different ways
+def test_input_that_is_not_utf_8_is_said_so(
+    words: list[str], locale: str, router: ScriptedRouter
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "pdserve", *words, f"--router={router.address}"],
+        input=b"\xff\xfe\n",
+        capture_output=True,
+        env={**os.environ, "LC_ALL": locale},
+        timeout=60,
+    )
+    assert done.returncode == 1
+    assert b"error: text that is not UTF-8" in done.stderr
+    assert b"Traceback" not in done.stderr
+    assert router.requests == []
+
+
+def test_a_reader_that_has_gone_ends_the_answer_quietly(router: ScriptedRouter) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "pdserve", "generate", "Hi", f"--router={router.address}"]
+    with os.fdopen(writer, "wb") as gone:
+        done = subprocess.run(command, stdout=gone, stderr=subprocess.PIPE, timeout=60)
+    assert (done.returncode, done.stderr) == (141, b"")
 
 
 def test_models_and_status_are_tables(
@@ -122,7 +187,12 @@ def test_models_and_status_are_tables(
     assert all(word in shown for word in ("tiny", "8192", "49152", "yes"))
     assert main(["status", f"--router={router.address}"]) == 0
     shown = capsys.readouterr().out
-    assert all(word in shown for word in ("decode-0", "10/20/30/40", "[no] answer", "down"))
+    table = [line.split() for line in shown.splitlines()]
+    blocks = "100000/200000/300000/400000"  # nothing is cut where no terminal sets a width
+    address = "decode-0.some-cluster.internal:7801"
+    assert ["decode-0", "decode", address, "up", "3", "0", blocks] in table
+    assert ["prefill-0", "prefill", "127.0.0.1:2", "down", "0", "0", "0/0/0/0"] in table
+    assert "prefill-0: [no] answer" in shown.splitlines()
 
 
 def test_ctrl_c_ends_an_answer_with_130() -> None:
@@ -149,6 +219,15 @@ def test_chat_remembers_the_conversation(
     contents = [[each.content for each in request.chat.messages] for request in router.requests]
     assert contents == [["s", "one"], ["s", "one", "Hello, world", "two"], ["s", "three"]]
     assert "prefill compute" in capsys.readouterr().out
+
+
+def test_chat_sends_no_mistyped_command_to_the_model(
+    router: ScriptedRouter, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    talk(monkeypatch, "/help")
+    assert main(["chat", f"--router={router.address}"]) == 0
+    assert router.requests == []
+    assert capsys.readouterr().err.count("/reset starts afresh") == 2  # at the start, and now
 
 
 def test_chat_goes_on_after_a_refused_turn_and_forgets_it(

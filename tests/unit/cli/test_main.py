@@ -31,6 +31,7 @@ def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]
         ["no-such-command"],
         ["generate"],
         ["up", "--no-such-flag"],
+        ["up", "--instances=x.yaml"],  # it writes that file itself
         ["generate", "x", "--up", "--router=a:1"],
     ],
 )

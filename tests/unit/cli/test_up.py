@@ -102,6 +102,15 @@ def test_a_config_file_holds_options_of_instances(tmp_path: Path) -> None:
     assert spec(PDSERVE_CONFIG=str(path)).instance.block_size == 8
 
 
+def test_where_the_router_listens_is_no_matter_of_the_instances() -> None:
+    for cluster in (
+        spec("--host=0.0.0.0", "--port=7"),
+        spec(PDSERVE_HOST="0.0.0.0", PDSERVE_PORT="7"),
+    ):
+        assert (cluster.router.host, cluster.router.port) == ("0.0.0.0", 7)
+        assert (cluster.instance.host, cluster.instance.port) == ("127.0.0.1", 0)
+
+
 def test_colocated_uses_as_many_instances() -> None:
     cluster = spec("--prefill=1", "--decode=2", "--colocated")
     assert (cluster.prefill, cluster.decode) == (0, 3)

@@ -32,7 +32,8 @@ async def test_a_file_lists_the_instances_in_its_order(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "named"),
     [
-        ("instances: [", "not valid YAML"),
+        ("instances:\n- {role: [", "instances.yaml, line 2, column 11: not valid YAML"),
+        ("\x01", "not valid YAML"),
         ("", "instances"),
         ("instances: []", "at least one"),
         ("instances: {a: b}", "list"),
@@ -44,6 +45,7 @@ async def test_a_file_lists_the_instances_in_its_order(tmp_path: Path) -> None:
         ("instances: [{role: decode}]", "instances[0].address"),
         ("instances: [{role: decode, address: localhost}]", "instances[0].address"),
         ("instances: [{role: decode, address: ':1'}]", "instances[0].address"),
+        ("instances: [{role: decode, address: 'http://a:1'}]", "instances[0].address"),
         ("instances: [{role: decode, address: 'a:0'}]", "instances[0].address"),
         ("instances: [{role: decode, address: 'a:70000'}]", "instances[0].address"),
         ("instances: [{role: decode, address: 'a:1', name: ''}]", "instances[0].name"),

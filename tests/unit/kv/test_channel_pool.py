@@ -4,7 +4,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 
 import pytest
-from kv_pair import CONFIG, until
+from kv_pair import CONFIG
 from loopback import Loopback
 
 from pdserve.errors import TransferError
@@ -51,8 +51,6 @@ async def test_decode_follows_the_numbers_of_prefill():
         pool.exact(key("D"), 3, connect),
     ):
         pass
-    pool.close_incarnation("D")
-    assert pool.lowest_usable(key("D")) == 1
     await pool.close()
     assert len(pool) == 0
 
@@ -76,15 +74,4 @@ async def test_channels_in_use_do_not_give_way():
             held.enter_context(pool.exact(key(name), 1, connect))
         with pytest.raises(TransferError, match="all 2 channels are in use"):
             held.enter_context(pool.exact(key("c"), 1, connect))
-    await pool.close()
-
-
-async def test_channels_of_an_instance_that_went_are_ended():
-    pool = ChannelPool(CONFIG)
-    with pool.latest(key("a"), 0, connect) as a, pool.latest(key("b"), 0, connect) as b:
-        pass
-    pool.close_incarnation("a")
-    await a.ended()
-    await until(lambda: len(pool) == 1)
-    assert b.error is None
     await pool.close()

@@ -52,7 +52,7 @@ def test_a_gguf_file_is_named_after_itself(tmp_path: Path) -> None:
         ("{}/missing.gguf", "no such file"),
         ("{}/missing", "no built-in model"),
         ("smolm2-135m-instruct", next(iter(BUILT_IN))),
-        ("", "no config.json"),
+        ("", "no built-in model"),
         ("no-such-organisation/no-such-model", "the hub has it not"),
         ("two--dashes/are..invalid", "the hub has it not"),
     ],

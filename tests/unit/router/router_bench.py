@@ -143,13 +143,18 @@ class Bench:
         """The whole answer to a prompt; greedy but for what `fields` say."""
         request = router_pb2.GenerateRequest(**{"prompt": prompt} | fields)
         answer = Answer()
-        async for event in self.stub.Generate(request, timeout=timeout):
-            answer.events.append(event)
-            answer.text += event.delta.text
-            answer.tokens += event.delta.tokens
-            if event.HasField("finished"):
-                assert answer.finished is None
-                answer.finished = event.finished
+        call = self.stub.Generate(request, timeout=timeout)
+        try:
+            async for event in call:
+                answer.events.append(event)
+                answer.text += event.delta.text
+                answer.tokens += event.delta.tokens
+                if event.HasField("finished"):
+                    assert answer.finished is None
+                    answer.finished = event.finished
+        finally:
+            # Not every await inside the call ends it when the task is cancelled.
+            call.cancel()
         return answer
 
     async def until(self, condition) -> None:

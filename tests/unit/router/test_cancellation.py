@@ -49,8 +49,9 @@ async def test_a_cancel_at_any_step_ends_the_calls_on_both_instances(role: str, 
         call.cancel()
         await it.until_quiet()
         assert it.metric("requests_total", outcome="cancelled") == 1
-        held = role == "decode" and step in ("admitted", "kv_ready")
-        assert bool(it.prefill[0].released) == (held or step == "first_token")
+        if step in ("admitted", "kv_ready"):
+            # Decode was bound, so the router knew of the transfer, and prefill still held the KV.
+            assert it.prefill[0].released
 
 
 async def test_cancels_at_random_moments_leave_nothing() -> None:

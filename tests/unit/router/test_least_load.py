@@ -55,6 +55,16 @@ def test_only_compatible_layouts_pair() -> None:
     assert placed(prefill[:1], decode) == ("p", "e")
 
 
+def test_why_a_pair_is_not_one_is_explained() -> None:
+    view = FleetView((candidate("p", layout=OTHER),), (candidate("d"),))
+    answer = LeastLoad(colocated=False).place(REQUEST, view)
+    assert isinstance(answer, Placement)
+    assert answer.reason == (
+        "p cannot hand KV to d: KV layouts differ: "
+        "fingerprint is 'g' at prefill and 'f' at decode; d has 0 requests"
+    )
+
+
 def test_what_cannot_hold_the_request_is_out() -> None:
     decode = [candidate("d", longest=19), candidate("e", longest=20, requests=5)]
     assert placed([candidate("p", longest=11)], decode) == ("p", "e")

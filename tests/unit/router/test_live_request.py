@@ -49,12 +49,21 @@ async def deliver(live: LiveRequest, count: int) -> None:
     [
         ({}, 5, None),
         ({}, len(OUTPUT), types_pb2.FINISH_REASON_STOP),
-        ({"min_tokens": len(OUTPUT)}, len(OUTPUT), None),
+        ({"min_tokens": len(OUTPUT)}, len(OUTPUT), types_pb2.FINISH_REASON_STOP),
+        ({"min_tokens": len(OUTPUT) + 1}, len(OUTPUT), None),
         ({"max_tokens": 5}, 5, types_pb2.FINISH_REASON_LENGTH),
         ({"stops": ("quick",)}, 20, types_pb2.FINISH_REASON_STOP),
         ({"stops": ("quick",)}, 8, None),
     ],
-    ids=["goes on", "end token", "too early to end", "max_tokens", "stop string", "half of one"],
+    ids=[
+        "goes on",
+        "end token",
+        "just late enough",
+        "too early to end",
+        "max_tokens",
+        "stop string",
+        "half of one",
+    ],
 )
 async def test_a_complete_output_is_recognised_without_its_instance(fields, count, reason) -> None:
     live = live_request(**fields)

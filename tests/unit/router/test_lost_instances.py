@@ -6,6 +6,7 @@ import pytest
 from router_bench import bench
 from router_fakes import ANSWER, Script, hang
 
+from pdserve.cluster.instance import Role
 from pdserve.rpc.v1 import types_pb2
 from services.router import watcher
 
@@ -118,14 +119,15 @@ async def test_a_load_stream_whose_life_is_over_is_opened_again_unnoticed(monkey
 
 
 async def test_an_instance_of_the_other_role_is_not_used() -> None:
-    async with bench(decode=2) as it:
-        it.decode[0].report.info.role = types_pb2.ROLE_PREFILL
-        it.decode[0].publish()
-        await it.until_state(it.decode[0], "down")
+    async with bench(prefill=2) as it:
+        it.prefill[0].role = Role.DECODE  # it is listed as that, and serves prefill
+        it.members.change(it.instances)
+        await it.until_state(it.prefill[0], "down")
         answer = await it.generate()
-        assert answer.finished.attempts[0].decode == "decode-1"
+        assert answer.finished.attempts[0].prefill == "prefill-1"
         (status,) = [each for each in it.router.fleet.status() if each.state == "down"]
-        assert "listed as decode" in status.detail
+        assert status.detail == "it is listed as decode, but does not serve decode"
+        assert (status.name, status.role) == ("prefill-0", types_pb2.ROLE_DECODE)
 
 
 async def test_incompatible_layouts_do_not_pair() -> None:
