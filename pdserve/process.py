@@ -3,7 +3,10 @@
 import asyncio
 import os
 import signal
+import time
 import uuid
+
+_ONE_REQUEST_S = 0.5
 
 
 def new_incarnation() -> str:
@@ -18,13 +21,15 @@ def announce(role: str, name: str, address: str, metrics_url: str, incarnation: 
 
 
 class StopSignal:
-    """SIGTERM or SIGINT: the first sets `asked`, a second one ends the process at once.
+    """SIGTERM or SIGINT: the first sets `asked`, a later one ends the process at once.
 
-    Before there is one of these, either signal ends the process at once.
+    Before there is one of these, either signal ends the process at once. A signal that follows
+    within half a second is the same request: to the process and to its group, for example.
     """
 
     def __init__(self) -> None:
         self.asked = asyncio.Event()
+        self._asked_at = 0.0
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_signal, number)
@@ -34,6 +39,9 @@ class StopSignal:
         await self.asked.wait()
 
     def _on_signal(self, number: int) -> None:
-        if self.asked.is_set():
+        now = time.monotonic()
+        if not self.asked.is_set():
+            self._asked_at = now
+            self.asked.set()
+        elif now - self._asked_at > _ONE_REQUEST_S:
             os._exit(128 + number)
-        self.asked.set()

@@ -8,6 +8,8 @@ from pdserve.engine.model import Decoder
 from pdserve.engine.sampler import SampledToken, SampleRow, sample
 from pdserve.kv.pool import KvPool
 
+_WARM_UP_TOKENS = 64
+
 
 class ModelRunner:
     """Runs a decoder over a KV pool."""
@@ -15,6 +17,20 @@ class ModelRunner:
     def __init__(self, decoder: Decoder, pool: KvPool) -> None:
         self._decoder = decoder
         self._pool = pool
+
+    @torch.inference_mode()
+    def warm_up(self) -> None:
+        """Computes a prompt and a step of nothing in particular, in blocks that are still free.
+
+        The first call of each kernel chooses and compiles it; no request should wait for that.
+        """
+        layout = self._pool.layout
+        blocks = range(min(self._pool.num_blocks, -(-_WARM_UP_TOKENS // layout.block_size)))
+        prompt = min(_WARM_UP_TOKENS, len(blocks) * layout.block_size) - 1
+        for span in (Span([0] * prompt, 0, blocks, True), Span([0], prompt, blocks, True)):
+            batch = RaggedBatch.build([span], layout.block_size, self._pool.device)
+            self._decoder.forward(batch, self._pool)
+        self._pool.synchronize()
 
     @torch.inference_mode()
     def run(self, chunks: Chunks, layers_done: LayersDone | None) -> list[SampledToken | None]:

@@ -76,6 +76,8 @@ def load_engine(config: InstanceConfig) -> LoadedEngine:
         tokens=config.max_model_len or config.block_size,
     )
     pool = KvPool(layout, blocks, device)
+    runner = ModelRunner(model.decoder, pool)
+    runner.warm_up()
     log.info(
         "model loaded",
         extra={
@@ -89,7 +91,7 @@ def load_engine(config: InstanceConfig) -> LoadedEngine:
     )
     return LoadedEngine(
         model=source.id,
-        runner=ModelRunner(model.decoder, pool),
+        runner=runner,
         pool=pool,
         layout=layout,
         vocab_size=shape.vocab_size,

@@ -174,7 +174,7 @@ async def test_a_silent_peer_is_given_up(fixture: Fixture, name: str) -> None:
 
 
 async def test_a_short_silence_costs_no_request(fixture: Fixture) -> None:
-    """Longer than a segment may take: channels fail. Shorter than the router bears: nothing else."""
+    """Longer than a segment may take, so channels fail; shorter than the router bears."""
     async with under_way(fixture) as progress:
         await progress.until(any)
         fixture.cluster.signal("prefill-0", signal.SIGSTOP)
