@@ -105,7 +105,7 @@ async def _run(
         health = asyncio.create_task(_tell_health(server, instance), name="health")
         stack.callback(health.cancel)
         announce(role.name, info.name, server.address, endpoint.url, incarnation)
-        failure = await _until_stopped(stop, host)
+        failure = await _until_stopped(stop, host, health)
         drain.begin(0.0 if failure else None)
         await drain.finished()
         # What is left of the calls ends before the engine and the channels that they use.
@@ -145,12 +145,16 @@ class Drain:
             host.end_requests(f"{self._instance.info.name} ended its drain")
 
 
-async def _until_stopped(stop: StopSignal, host: EngineHost) -> BaseException | None:
+async def _until_stopped(
+    stop: StopSignal, host: EngineHost, health: "asyncio.Task[None]"
+) -> BaseException | None:
     """Waits for the stop signal or the engine's end; returns what ended the engine."""
     asked = asyncio.create_task(stop.wait(), name="stop signal")
-    first: set[asyncio.Future[Any]] = {asked, host.failure}
+    first: set[asyncio.Future[Any]] = {asked, host.failure, health}
     await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
     asked.cancel()
+    if health.done():
+        await health  # raises: a process that cannot tell its health must not go on
     if not host.failure.done():
         return None
     failure = host.failure.result()

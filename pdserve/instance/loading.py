@@ -66,7 +66,7 @@ def load_engine(config: InstanceConfig) -> LoadedEngine:
         head_dim=shape.head_dim,
         block_size=config.block_size,
     )
-    free = available_bytes(device)
+    free = available_bytes(device) - _staging_bytes(config, device)
     share = config.kv_memory_fraction or _FREE_SHARE[device.type]
     blocks = kv_blocks(
         layout.block_bytes,
@@ -98,6 +98,11 @@ def load_engine(config: InstanceConfig) -> LoadedEngine:
         max_model_len=min(max_model_len, blocks * config.block_size),
         eos_token_ids=frozenset(shape.eos_token_ids),
     )
+
+
+def _staging_bytes(config: InstanceConfig, device: torch.device) -> int:
+    """Device memory that the channels' buffers may take, two for each."""
+    return 2 * config.segment_bytes * config.max_channels if device.type == "cuda" else 0
 
 
 def make_engine(
