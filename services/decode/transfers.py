@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 
+from pdserve.instance.instance import TransferCounts
 from pdserve.kv.arrivals import Admission, PullResult
 from pdserve.kv.receiver import Receiver
 from pdserve.rpc.channel_cache import ChannelCache
@@ -53,9 +54,9 @@ class DecodeTransfers:
         """Returns once nothing can land any more in the blocks of a pull that has returned."""
         await self.receiver.settled(key)
 
-    def counts(self) -> tuple[int, int, int]:
+    def counts(self) -> TransferCounts:
         """Open transfers, channels and leases."""
-        return self.receiver.transfers, self.receiver.channels, 0
+        return TransferCounts(self.receiver.transfers, self.receiver.channels)
 
     async def close(self) -> None:
         """Ends every transfer and channel."""

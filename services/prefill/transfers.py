@@ -1,5 +1,6 @@
 """Connects the engine to the sender: what the engine computes, decode instances may pull."""
 
+from pdserve.instance.instance import TransferCounts
 from pdserve.kv.offer import Offer
 from pdserve.kv.pool import KvPool
 from pdserve.kv.sender import Sender
@@ -48,10 +49,10 @@ class PrefillTransfers:
         if offer is not None:
             offer.advance(layer_begin, layer_end, token_end, self._pool.mark())
 
-    def counts(self) -> tuple[int, int, int]:
+    def counts(self) -> TransferCounts:
         """Open transfers, channels and leases."""
         counts = self.sender.counts
-        return counts.transfers, counts.channels, counts.leases
+        return TransferCounts(counts.transfers, counts.channels, counts.leases)
 
     async def close(self) -> None:
         """Withdraws every offer and ends the channels."""

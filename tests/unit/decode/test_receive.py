@@ -8,7 +8,7 @@ from context_runner import ContextRunner, build_engine
 from prometheus_client import CollectorRegistry
 
 from pdserve.instance.engine_host import EngineHost
-from pdserve.instance.instance import Instance
+from pdserve.instance.instance import Instance, TransferCounts
 from pdserve.instance.metrics import InstanceMetrics
 from pdserve.instance.requests import RequestLimits
 from pdserve.rpc.v1 import decode_pb2, types_pb2
@@ -65,7 +65,7 @@ async def host():
 async def test_a_request_that_is_ended_while_it_pulls_ends_then(host):
     source, context = SilentSource(), Context()
     info = types_pb2.InstanceInfo(name="decode-0", incarnation="D")
-    instance = Instance(info, RequestLimits(40, 128), host, lambda: (0, 0, 0), 60.0)
+    instance = Instance(info, RequestLimits(40, 128), host, lambda: TransferCounts(0, 0), 60.0)
     parts = SimpleNamespace(
         instance=instance,
         transfers=source,

@@ -7,7 +7,7 @@ from context_runner import GatedRunner, a_request, build_engine
 
 from pdserve.instance.control import Control
 from pdserve.instance.engine_host import EngineHost
-from pdserve.instance.instance import Instance
+from pdserve.instance.instance import Instance, TransferCounts
 from pdserve.instance.requests import RequestLimits
 from pdserve.rpc.v1 import types_pb2
 
@@ -54,7 +54,7 @@ async def host(runner):
 async def watcher(host):
     """Watches `host` with an interval that no test lives through."""
     info = types_pb2.InstanceInfo(name="decode-0", incarnation="D")
-    instance = Instance(info, RequestLimits(40, 128), host, lambda: (0, 0, 0), 60.0)
+    instance = Instance(info, RequestLimits(40, 128), host, lambda: TransferCounts(0, 0), 60.0)
     control = Control(instance, report_interval_s=10 * PATIENCE_S, drain=lambda _: None)
     watcher = Watcher()
     watching = asyncio.create_task(control.watch_load(types_pb2.WatchLoadRequest(), watcher))
