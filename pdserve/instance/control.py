@@ -5,11 +5,13 @@ from collections.abc import Callable
 
 from grpc import aio
 
+from pdserve.errors import InvalidRequestError
 from pdserve.instance.instance import Instance
 from pdserve.rpc.v1 import types_pb2
 
 # Reports follow changes, but not more often than this.
 MIN_REPORT_GAP_S = 0.02
+MAX_SECONDS = 3600.0
 
 
 class Control:
@@ -31,6 +33,7 @@ class Control:
         context: "aio.ServicerContext[types_pb2.WatchLoadRequest, types_pb2.LoadReport]",
     ) -> None:
         """Writes a report on every change and at least every interval, until the call ends."""
+        _check_seconds("interval_s", request.interval_s)
         host = self._instance.host
         interval_s = request.interval_s or self._report_interval_s
         while True:
@@ -42,8 +45,18 @@ class Control:
     async def drain(self, request: types_pb2.DrainRequest) -> types_pb2.DrainResponse:
         """Stops taking requests; running ones finish within the grace."""
         self._instance.check_incarnation(request.incarnation)
+        _check_seconds("grace_s", request.grace_s)
         self._drain(request.grace_s or None)
         return types_pb2.DrainResponse(
             incarnation=self._instance.info.incarnation,
             running_requests=self._instance.host.requests,
         )
+
+
+def _check_seconds(field: str, value: float) -> None:
+    if 0 <= value <= MAX_SECONDS:  # NaN fails
+        return
+    limit = f"[0, {MAX_SECONDS:g}]"
+    raise InvalidRequestError(
+        f"{field} is {value}; it must lie in {limit}", field=field, limit=limit
+    )
