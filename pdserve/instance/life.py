@@ -2,6 +2,8 @@
 
 import asyncio
 import logging
+import math
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -119,29 +121,29 @@ class Drain:
     def __init__(self, instance: Instance, grace_s: float) -> None:
         self._instance = instance
         self._grace_s = grace_s
+        self._deadline = math.inf
         self._task: asyncio.Task[None] | None = None
 
     def begin(self, grace_s: float | None) -> None:
-        """Starts the drain; once it has begun, another call changes nothing."""
+        """Starts the drain; a further call can only shorten it."""
+        grace_s = self._grace_s if grace_s is None else grace_s
+        self._deadline = min(self._deadline, time.monotonic() + grace_s)
+        self._instance.draining.set()
+        self._instance.host.notify()
         if self._task is None:
-            self._instance.draining.set()
-            self._instance.host.notify()
-            seconds = self._grace_s if grace_s is None else grace_s
-            self._task = asyncio.create_task(self._wait(seconds), name="drain")
+            log.info("draining", extra={"requests": self._instance.host.requests})
+            self._task = asyncio.create_task(self._wait(), name="drain")
 
     async def finished(self) -> None:
         """Returns when nothing runs any more or the grace is over."""
         if self._task is not None:
             await self._task
 
-    async def _wait(self, grace_s: float) -> None:
+    async def _wait(self) -> None:
         host = self._instance.host
-        log.info("draining", extra={"requests": host.requests, "grace_s": grace_s})
-        try:
-            async with asyncio.timeout(grace_s):
-                while host.requests:
-                    await host.changed(timeout_s=1.0)
-        except TimeoutError:
+        while host.requests and (left := self._deadline - time.monotonic()) > 0:
+            await host.changed(timeout_s=min(left, 1.0))
+        if host.requests:
             host.end_requests(f"{self._instance.info.name} ended its drain")
 
 
