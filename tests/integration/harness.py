@@ -22,7 +22,10 @@ TIMEOUT_S = 100.0
 IDLE_TIMEOUT_S = 20.0
 START_TIMEOUT_S = 90.0
 # Where no failure is injected, a machine that is busy elsewhere must not look like one.
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
+PATIENT = InstanceConfig(
+    threads=1, segment_timeout_s=PATIENCE_S, connect_timeout_s=PATIENCE_S, lease_s=PATIENCE_S
+)
 
 
 @dataclass(slots=True)
@@ -87,7 +90,7 @@ async def cluster(
     spec = ClusterSpec(
         prefill,
         decode,
-        instance or InstanceConfig(),
+        instance or PATIENT,
         router or RouterConfig(colocated=prefill == 0, silence_timeout_s=PATIENCE_S),
         START_TIMEOUT_S,
     )

@@ -1,11 +1,18 @@
 """Many streams at once over two prefill and two decode instances."""
 
 import random
+from dataclasses import replace
 
 import pytest
 
-from pdserve.config import InstanceConfig
-from tests.integration.harness import assert_nothing_left, by_ids, cluster, generate_all, greedy
+from tests.integration.harness import (
+    PATIENT,
+    assert_nothing_left,
+    by_ids,
+    cluster,
+    generate_all,
+    greedy,
+)
 
 pytestmark = [pytest.mark.model, pytest.mark.timeout(240)]
 
@@ -20,9 +27,7 @@ async def test_64_streams_of_mixed_lengths_complete_in_order_and_leave_nothing()
         by_ids([rng.randrange(1000, 40000) for _ in range(prompt)], greedy(new, ignore_eos=True))
         for prompt, new in lengths
     ]
-    instance = InstanceConfig(
-        threads=1, max_model_len=512, kv_memory_bytes=96 << 20, max_batch_seqs=16
-    )
+    instance = replace(PATIENT, max_model_len=512, kv_memory_bytes=96 << 20, max_batch_seqs=16)
     async with cluster(2, 2, instance) as (started, channel):
         answers = await generate_all(channel, requests)
         for answer, (_, new) in zip(answers, lengths, strict=True):

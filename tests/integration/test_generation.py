@@ -4,6 +4,7 @@ import asyncio
 import math
 import urllib.request
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import grpc
 import pytest
@@ -17,10 +18,10 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
 from prometheus_client.parser import text_string_to_metric_families
 
 from pdserve.cli.local_cluster import LocalCluster
-from pdserve.config import InstanceConfig
 from pdserve.rpc.errors import DETAIL_KEY
 from pdserve.rpc.v1 import router_pb2, router_pb2_grpc, types_pb2
 from tests.integration.harness import (
+    PATIENT,
     TIMEOUT_S,
     assert_nothing_left,
     by_ids,
@@ -38,7 +39,7 @@ MAX_MODEL_LEN = 1024
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def served() -> AsyncIterator[tuple[LocalCluster, aio.Channel]]:
-    instance = InstanceConfig(threads=1, max_model_len=MAX_MODEL_LEN)
+    instance = replace(PATIENT, max_model_len=MAX_MODEL_LEN)
     async with cluster(1, 1, instance) as started:
         yield started
 
