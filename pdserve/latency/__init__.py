@@ -1,0 +1,1 @@
+"""How long prefill, decode and transfer take: the one predictor of planner and router."""

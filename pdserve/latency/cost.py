@@ -1,0 +1,110 @@
+"""What the passes of one instance cost, as linear functions of what is in them.
+
+The forms are those of DistServe (OSDI 2024, appendix A), whose authors fit them to measurements: a
+prefill pass is bound by computing, linear in its tokens but for attention, which is quadratic; a
+decode step is bound by reading weights and KV, linear in the context, with another slope from the
+batch size on at which its matrix products become bound by computing as well.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class PrefillCost:
+    """Seconds of one pass: `base_s + per_token_s · tokens + per_square_s · squares`.
+
+    `tokens` is Σ new and `squares` is Σ ((past + new)² − past²). The sums run over the prompts of the batch: `new` tokens are computed after `past` ones whose KV
+    is there already, from the prefix cache or from an earlier chunk.
+    """
+
+    base_s: float
+    per_token_s: float
+    per_square_s: float
+
+    def seconds(self, tokens: float, squares: float) -> float:
+        """A pass over `tokens` = Σ new and `squares` = Σ ((past + new)² − past²)."""
+        return self.base_s + self.per_token_s * tokens + self.per_square_s * squares
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeCost:
+    """Seconds of one step: `base_s + per_context_token_s · context + per_sequence_s · batch`."""
+
+    base_s: float
+    per_context_token_s: float
+    per_sequence_s: float
+
+    def seconds(self, batch: float, context: float) -> float:
+        """A step of `batch` sequences whose contexts add up to `context` tokens."""
+        return self.base_s + self.per_context_token_s * context + self.per_sequence_s * batch
+
+
+@dataclass(frozen=True, slots=True)
+class Dispatch:
+    """What a pass costs before its first stage computes: `base_s + per_token_s · context`."""
+
+    base_s: float = 0.0
+    per_token_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceCost:
+    """The passes of one instance: a model on one kind of GPU, with TP = `tp` and PP = `pp`.
+
+    `prefill` and `decode` are the whole model's passes with all its layers; a pipeline stage takes
+    `1 / pp` of one, and every stage of a prefill pass `prefill_stage_s` besides. Steps of
+    `large_from` sequences and more cost `decode_large`. `kv_tokens` is how many tokens of KV the
+    instance holds.
+    """
+
+    tp: int
+    pp: int
+    prefill: PrefillCost
+    decode: DecodeCost
+    decode_large: DecodeCost
+    large_from: int
+    kv_tokens: int
+    prefill_stage_s: float = 0.0
+    dispatch: Dispatch = Dispatch()
+
+    @property
+    def gpus(self) -> int:
+        """How many GPUs the instance takes."""
+        return self.tp * self.pp
+
+    def prefill_stage(self, tokens: float, squares: float) -> float:
+        """Seconds that one pipeline stage takes for a prefill pass."""
+        return self.prefill.seconds(tokens, squares) / self.pp + self.prefill_stage_s
+
+    def prefill_s(self, tokens: float, squares: float | None = None) -> float:
+        """Seconds from dispatch until the last stage has computed a prefill pass.
+
+        `squares` defaults to those of one prompt without a past.
+        """
+        if squares is None:
+            squares = tokens * tokens
+        dispatch = self.dispatch.base_s + self.dispatch.per_token_s * tokens
+        return dispatch + self.pp * self.prefill_stage(tokens, squares)
+
+    def decode_s(self, batch: float, context: float) -> float:
+        """Seconds between two tokens of a sequence while `batch` sequences decode.
+
+        With `pp` stages the sequences go round in `pp` equal groups: each stage reads its share of
+        the weights for every group, but only the group's part of the KV. One round is `pp` stage
+        times of a group: `T(batch / pp, context / pp)`, and `pp` dispatches.
+        """
+        cost = self.decode_large if batch >= self.large_from * self.pp else self.decode
+        step = cost.seconds(batch / self.pp, context / self.pp)
+        return step + self.pp * self.dispatch.base_s + self.dispatch.per_token_s * context
+
+    def mixed_s(self, tokens: float, squares: float, batch: float, context: float) -> float:
+        """Seconds of a step with prefill chunks and decoding sequences in one ragged batch.
+
+        The linear layers see all tokens at once, so that weights are read once: their time is the
+        longer of computing `tokens + batch` tokens and of reading the weights. Attention over the
+        decoding sequences' context comes on top (Sarathi-Serve, OSDI 2024, section 4.2).
+        """
+        cost = self.decode_large if batch >= self.large_from else self.decode
+        computing = self.prefill_s(tokens, squares) + self.prefill.per_token_s * batch
+        reading = cost.base_s + cost.per_sequence_s * batch
+        return max(computing, reading) + cost.per_context_token_s * context
