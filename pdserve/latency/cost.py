@@ -13,8 +13,9 @@ from dataclasses import dataclass
 class PrefillCost:
     """Seconds of one pass: `base_s + per_token_s · tokens + per_square_s · squares`.
 
-    `tokens` is Σ new and `squares` is Σ ((past + new)² − past²). The sums run over the prompts of the batch: `new` tokens are computed after `past` ones whose KV
-    is there already, from the prefix cache or from an earlier chunk.
+    `tokens` is Σ new and `squares` is Σ ((past + new)² − past²), over the prompts of the batch:
+    `new` tokens are computed after `past` ones whose KV is there already, from the prefix cache or
+    from an earlier chunk.
     """
 
     base_s: float

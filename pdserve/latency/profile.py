@@ -21,6 +21,7 @@ _MS = 1e-3
 # context token where a pass enters the pipeline, and 1 ms × PP in every stage of a prefill pass.
 _RAY_DISPATCH = Dispatch(base_s=2.0e-3, per_token_s=1.0e-7)
 _RAY_STAGE_S = 1.0e-3
+_NO_DISPATCH = Dispatch()
 _PUBLISHED_ENGINES = ("distserve", "vllm")
 
 
@@ -36,7 +37,7 @@ class TpCost:
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """A `LatencySource` of measured costs by TP; `fit` says how well they describe what was seen."""
+    """A `LatencySource` of measured costs by TP; `fit` says how well they fit what was seen."""
 
     model: str
     gpu: str
@@ -45,7 +46,7 @@ class Profile:
     kv: KvShape
     by_tp: Mapping[int, TpCost]
     kv_tokens: Mapping[tuple[int, int], int]
-    dispatch: Dispatch = Dispatch()
+    dispatch: Dispatch = _NO_DISPATCH
     prefill_stage_s: float = 0.0
     fit: Mapping[str, Any] = field(default_factory=dict)
 
@@ -106,7 +107,7 @@ def read_profile(name: str) -> Profile:
 
 
 def write_profile(profile: Profile, path: Path) -> None:
-    """Writes a profile that `read_profile` reads; `ConfigError` where the file cannot be written."""
+    """Writes a profile that `read_profile` reads; `ConfigError` where it cannot be written."""
     names = {size: name for name, size in reversed(DTYPE_BYTES.items())}
     document = {
         "model": profile.model,
@@ -158,7 +159,7 @@ def _parse(document: Any) -> Profile:
             _parallelism(key): int(tokens)
             for key, tokens in document["kv_capacity_tokens_by_tp_x_pp"].items()
         },
-        dispatch=_RAY_DISPATCH if published else Dispatch(),
+        dispatch=_RAY_DISPATCH if published else _NO_DISPATCH,
         prefill_stage_s=_RAY_STAGE_S if published else 0.0,
         fit=document.get("fit", {}),
     )
