@@ -4,6 +4,9 @@ The forms are those of DistServe (OSDI 2024, appendix A), whose authors fit them
 prefill pass is bound by computing, linear in its tokens but for attention, which is quadratic; a
 decode step is bound by reading weights and KV, linear in the context, with another slope from the
 batch size on at which its matrix products become bound by computing as well.
+
+The formulas are functions of whatever has the fields of `InstanceCost`: the planner compiles them
+for its simulator and feeds them rows of a table, so that what was planned is what is routed by.
 """
 
 from dataclasses import dataclass
@@ -22,10 +25,6 @@ class PrefillCost:
     per_token_s: float
     per_square_s: float
 
-    def seconds(self, tokens: float, squares: float) -> float:
-        """A pass over `tokens` = Σ new and `squares` = Σ ((past + new)² − past²)."""
-        return self.base_s + self.per_token_s * tokens + self.per_square_s * squares
-
 
 @dataclass(frozen=True, slots=True)
 class DecodeCost:
@@ -34,10 +33,6 @@ class DecodeCost:
     base_s: float
     per_context_token_s: float
     per_sequence_s: float
-
-    def seconds(self, batch: float, context: float) -> float:
-        """A step of `batch` sequences whose contexts add up to `context` tokens."""
-        return self.base_s + self.per_context_token_s * context + self.per_sequence_s * batch
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,39 +68,60 @@ class InstanceCost:
         """How many GPUs the instance takes."""
         return self.tp * self.pp
 
-    def prefill_stage(self, tokens: float, squares: float) -> float:
-        """Seconds that one pipeline stage takes for a prefill pass."""
-        return self.prefill.seconds(tokens, squares) / self.pp + self.prefill_stage_s
-
     def prefill_s(self, tokens: float, squares: float | None = None) -> float:
-        """Seconds from dispatch until the last stage has computed a prefill pass.
-
-        `squares` defaults to those of one prompt without a past.
-        """
-        if squares is None:
-            squares = tokens * tokens
-        dispatch = self.dispatch.base_s + self.dispatch.per_token_s * tokens
-        return dispatch + self.pp * self.prefill_stage(tokens, squares)
+        """Seconds of a prefill pass through all stages; `squares` by default of one whole prompt."""
+        return prefill_s(self, tokens, tokens * tokens if squares is None else squares)
 
     def decode_s(self, batch: float, context: float) -> float:
-        """Seconds between two tokens of a sequence while `batch` sequences decode.
-
-        With `pp` stages the sequences go round in `pp` equal groups: each stage reads its share of
-        the weights for every group, but only the group's part of the KV. One round is `pp` stage
-        times of a group: `T(batch / pp, context / pp)`, and `pp` dispatches.
-        """
-        cost = self.decode_large if batch >= self.large_from * self.pp else self.decode
-        step = cost.seconds(batch / self.pp, context / self.pp)
-        return step + self.pp * self.dispatch.base_s + self.dispatch.per_token_s * context
+        """Seconds between two tokens of a sequence while `batch` sequences decode."""
+        return decode_s(self, batch, context)
 
     def mixed_s(self, tokens: float, squares: float, batch: float, context: float) -> float:
-        """Seconds of a step with prefill chunks and decoding sequences in one ragged batch.
+        """Seconds of a step with prefill chunks and decoding sequences in one ragged batch."""
+        return mixed_s(self, tokens, squares, batch, context)
 
-        The linear layers see all tokens at once, so that weights are read once: their time is the
-        longer of computing `tokens + batch` tokens and of reading the weights. Attention over the
-        decoding sequences' context comes on top (Sarathi-Serve, OSDI 2024, section 4.2).
-        """
-        cost = self.decode_large if batch >= self.large_from else self.decode
-        computing = self.prefill_s(tokens, squares) + self.prefill.per_token_s * batch
-        reading = cost.base_s + cost.per_sequence_s * batch
-        return max(computing, reading) + cost.per_context_token_s * context
+
+def dispatch_s(cost: InstanceCost, context: float) -> float:
+    """Seconds before the first stage of a pass over `context` tokens computes."""
+    return cost.dispatch.base_s + cost.dispatch.per_token_s * context
+
+
+def prefill_stage_s(cost: InstanceCost, tokens: float, squares: float) -> float:
+    """Seconds that one pipeline stage computes for a prefill pass."""
+    line = cost.prefill
+    whole = line.base_s + line.per_token_s * tokens + line.per_square_s * squares
+    return whole / cost.pp + cost.prefill_stage_s
+
+
+def prefill_s(cost: InstanceCost, tokens: float, squares: float) -> float:
+    """Seconds from the dispatch of a prefill pass until its last stage has computed it."""
+    return dispatch_s(cost, tokens) + cost.pp * prefill_stage_s(cost, tokens, squares)
+
+
+def decode_s(cost: InstanceCost, batch: float, context: float) -> float:
+    """Seconds between two tokens of a sequence while `batch` sequences decode.
+
+    With `pp` stages the sequences go round in `pp` equal groups: each stage reads its share of the
+    weights for every group, but only the group's part of the KV. One round is `pp` stage times of a
+    group, `T(batch / pp, context / pp)`, and as many dispatches.
+    """
+    line = cost.decode_large if batch >= cost.large_from * cost.pp else cost.decode
+    whole = (
+        line.base_s + (line.per_context_token_s * context + line.per_sequence_s * batch) / cost.pp
+    )
+    return whole + cost.pp * cost.dispatch.base_s + cost.dispatch.per_token_s * context
+
+
+def mixed_s(
+    cost: InstanceCost, tokens: float, squares: float, batch: float, context: float
+) -> float:
+    """Seconds of a step with prefill chunks and decoding sequences in one ragged batch.
+
+    The linear layers see all tokens at once, so that weights are read once: their time is the
+    longer of computing `tokens + batch` tokens and of reading the weights. Attention over the
+    decoding sequences' context comes on top (Sarathi-Serve, OSDI 2024, section 4.2).
+    """
+    line = cost.decode_large if batch >= cost.large_from else cost.decode
+    computing = prefill_s(cost, tokens, squares) + cost.prefill.per_token_s * batch
+    reading = line.base_s + line.per_sequence_s * batch
+    return max(computing, reading) + line.per_context_token_s * context
