@@ -45,7 +45,7 @@ def fit_prefill(
     """
     rows, observed = _design(seconds, tokens=tokens, squares=squares)
     coefficients = _non_negative(rows, observed)
-    return PrefillCost(*coefficients), _error(rows @ coefficients, observed)
+    return PrefillCost(*coefficients.tolist()), _error(rows @ coefficients, observed)
 
 
 def fit_decode(
@@ -67,7 +67,8 @@ def fit_decode(
     if split is not None and split.squared < misfit * (1 - _SECOND_REGIME_GAIN):
         small, large, large_from = split.small, split.large, split.large_from
     predicted = np.where(batches < large_from, rows @ small, rows @ large)
-    return DecodeCost(*small), DecodeCost(*large), large_from, _error(predicted, observed)
+    costs = DecodeCost(*small.tolist()), DecodeCost(*large.tolist())
+    return *costs, large_from, _error(predicted, observed)
 
 
 @dataclass(frozen=True, slots=True)
