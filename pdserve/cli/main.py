@@ -31,6 +31,7 @@ _COMMANDS = {
     "prefill": _Command("instance", "run one prefill instance"),
     "decode": _Command("instance", "run one decode instance"),
     "router": _Command("router", "run the router"),
+    "trace": _Command("trace", "show, convert and draw workloads"),
 }
 
 
