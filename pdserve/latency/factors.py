@@ -21,11 +21,10 @@ class RooflineFactors:
     """Linear layers, of the GPU's FLOP/s. The prefill slopes give 0.68 and their bases, which a
     roofline underestimates, a little less."""
 
-    attention: float = 0.40
+    attention: float = 0.50
     """Attention of a prefill pass, of FLOP/s. Not fitted: the quadratic coefficients of the
-    profiles give anything from 0.1 to 0.6, at prompts too short to tell. Between the share that
-    FlashAttention-2 reaches forward on A100 with a causal mask, 0.3 at 512 tokens and 0.6 at 8,192
-    (Dao 2023, section 4.1), and what GEMM-bound kernels lose to softmax elsewhere."""
+    profiles, from prompts of at most 2,048 tokens, give anything from 0.1 to 0.6. The lower end of
+    the 50 to 73 % of peak that FlashAttention-2 reaches on A100 (Dao 2023, abstract)."""
 
     weights: float = 0.80
     """Reading weights in a decode step, of memory bandwidth. Fitted with `layer_s` and

@@ -18,7 +18,9 @@ class Gpu:
 
     `flops` is dense 16-bit matrix arithmetic, `flops_float32` that of float32, both in FLOP/s.
     `memory_bytes_per_s` is the bandwidth of its memory, `link_bytes_per_s` what it sends to the
-    other GPUs of its node in one direction: over NVLink, or PCIe where there is none.
+    other GPUs of its node in one direction: over NVLink, or PCIe where there is none. `link_shared`
+    says that the GPUs of a node share the path between their links, as PCIe devices share their
+    host's, where an NVSwitch lets all of them send at once.
     """
 
     name: str
@@ -27,10 +29,19 @@ class Gpu:
     flops_float32: float
     memory_bytes_per_s: float
     link_bytes_per_s: float
+    link_shared: bool = False
 
     def flops_in(self, dtype: str) -> float:
         """FLOP/s of matrix products in `dtype`, one of `DTYPE_BYTES`."""
         return self.flops_float32 if dtype == "float32" else self.flops
+
+    def ring_bytes_per_s(self, ranks: int) -> float:
+        """What each of `ranks` GPUs sends to the next at once, in bytes per second.
+
+        Two GPUs use the whole of their links. More of them divide what two get, where the path
+        between the links is shared.
+        """
+        return self.link_bytes_per_s * (min(1.0, 2 / ranks) if self.link_shared else 1.0)
 
 
 # Arithmetic, bandwidths and links are those of NVIDIA's data sheets, named above each entry. Where
@@ -51,9 +62,9 @@ _CATALOGUE = (
     # TFLOPS float32, 62 TB/s, NVLink 14.4 TB/s.
     Gpu("B200-SXM6-180GB", 183359 * _MIB, 2250e12, 75e12, 7.7e12, 900e9),
     # "NVIDIA L40S" (2023): 362.05 TFLOPS dense; 864 GB/s; PCIe Gen4 x16, 64 GB/s, no NVLink.
-    Gpu("L40S", 46068 * _MIB, 362.05e12, 91.6e12, 864e9, 32e9),
+    Gpu("L40S", 46068 * _MIB, 362.05e12, 91.6e12, 864e9, 32e9, True),
     # "NVIDIA L4" (2023): 242 TFLOPS sparse; 300 GB/s; PCIe Gen4 x16, 64 GB/s, no NVLink.
-    Gpu("L4", 23034 * _MIB, 121e12, 30.3e12, 300e9, 32e9),
+    Gpu("L4", 23034 * _MIB, 121e12, 30.3e12, 300e9, 32e9, True),
 )
 _BY_NAME = {gpu.name.lower(): gpu for gpu in _CATALOGUE}
 # Short names, and the product names that the GPU operator puts into the nodes' labels where they
@@ -100,15 +111,16 @@ def find_gpu(name: str) -> Gpu:
 def describe_gpu(description: Mapping[str, Any]) -> Gpu:
     """A GPU from `name`, `memory_gib`, `tflops`, `memory_gbs` and `link_gbs`.
 
-    `tflops` is 10¹² FLOP/s of dense 16-bit matrix arithmetic, `tflops_float32` that of float32 and
-    by default the same; bandwidths are 10⁹ bytes per second, the link's in one direction. Raises
-    `ConfigError` with the key that is missing, unknown or not a number above 0.
+    `tflops` is 10¹² FLOP/s of dense 16-bit matrix arithmetic; bandwidths are 10⁹ bytes per second,
+    the link's in one direction. Optional are `tflops_float32`, by default the same as `tflops`, and
+    `link_shared`, by default false. Raises `ConfigError` with the key that is missing, unknown, not
+    a number above 0 or not a truth value.
     """
     name = description.get("name")
     if not isinstance(name, str) or not name:
         raise ConfigError(f"name of a GPU is {name!r}; it must be a text", field="name")
     required = ("memory_gib", "tflops", "memory_gbs", "link_gbs")
-    allowed = ("name", *required, "tflops_float32")
+    allowed = ("name", *required, "tflops_float32", "link_shared")
     for key in description:
         if key not in allowed:
             raise ConfigError(
@@ -120,6 +132,11 @@ def describe_gpu(description: Mapping[str, Any]) -> Gpu:
         _positive(name, key, description.get(key)) for key in required
     )
     float32 = _positive(name, "tflops_float32", description.get("tflops_float32", flops))
+    shared = description.get("link_shared", False)
+    if not isinstance(shared, bool):
+        raise ConfigError(
+            f"GPU {name}: link_shared is {shared!r}; it must be true or false", field="link_shared"
+        )
     return Gpu(
         name=name,
         memory_bytes=int(memory * _GIB),
@@ -127,6 +144,7 @@ def describe_gpu(description: Mapping[str, Any]) -> Gpu:
         flops_float32=float32 * _TERA,
         memory_bytes_per_s=memory_rate * _GIGA,
         link_bytes_per_s=link_rate * _GIGA,
+        link_shared=shared,
     )
 
 

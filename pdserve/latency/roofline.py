@@ -189,7 +189,7 @@ class Roofline:
         Optimal All-reduce Algorithms", JPDC 2009).
         """
         sent = _ALL_REDUCES_PER_LAYER * self.config.layers * 2 * (shard.tp - 1) / shard.tp
-        ring = sent / (self.hardware.link_bytes_per_s * self.factors.link)
+        ring = sent / (self.hardware.ring_bytes_per_s(shard.tp) * self.factors.link)
         stages = (shard.pp - 1) / self._stage_link.bytes_per_s
         return shard.token_bytes * (ring + stages)
 
