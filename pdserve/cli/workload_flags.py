@@ -131,7 +131,7 @@ def read_reporting(path: str | Path, trace_format: str) -> Workload:
     """Reads a trace; says on stderr how many failed requests were left out."""
     file = read_trace_file(path, trace_format)
     if file.failed:
-        text = f"note: {path}: {file.failed} failed requests, without tokens, are left out"
+        text = f"note: {path}: failed requests (0 tokens) left out: {file.failed}"
         print(text, file=sys.stderr)
     return file.workload
 

@@ -111,7 +111,7 @@ class OnOffArrivals:
         """See `Arrivals.draw`.
 
         A Poisson process of rate 1 in the time `Λ(t) = ∫ rate` is the process wanted in the time
-        `t` (time change, as in Çinlar, Introduction to Stochastic Processes, 1975, section 4.7).
+        `t` (time change, as in Çinlar, Introduction to Stochastic Processes, 1975, chapter 4).
         """
         scale = rate / self.default_rate
         due = np.cumsum(rng.exponential(1.0, requests))

@@ -44,8 +44,8 @@ def read_trace(path: str | Path, format: str = AUTO) -> Workload:  # noqa: A002 
 def read_trace_file(path: str | Path, format: str = AUTO) -> TraceFile:  # noqa: A002
     """The requests in the file `path` and what was found out about it.
 
-    `format` is a name in `FORMATS`, or "auto": the first line tells. Only the columns are kept in
-    memory, 24 bytes a request and 8 bytes a prefix block. Raises `ConfigError` with the file, the
+    `format` is a name in `FORMATS`, or "auto": the first line tells. The file is read in chunks, of
+    which only the columns are kept: 24 bytes a request and 8 bytes a prefix block. Raises `ConfigError` with the file, the
     line and what is wrong with it.
     """
     path = Path(path)

@@ -86,7 +86,7 @@ def index_of_dispersion(workload: Workload, window_s: float) -> float | None:
     """Variance over mean of the number of arrivals in successive windows of `window_s` seconds.
 
     The index of dispersion for counts (Cox and Lewis, The Statistical Analysis of Series of Events,
-    1966, chapter 4). The first window begins at the first arrival, and the last one that is not
+    1966). The first window begins at the first arrival, and the last one that is not
     whole is left out. None with fewer than two windows.
     """
     windows = int(workload.duration_s / window_s)
