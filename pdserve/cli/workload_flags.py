@@ -23,6 +23,7 @@ from pdserve.workload.workload import Workload
 _DEFAULT_REQUESTS = 1000
 _DRAWING = ("arrivals", "prompt", "output", "lengths", "conversations", "requests", "seed")
 
+# For the help of commands that take a workload.
 WORKLOAD_EXAMPLES = """\
 workloads:
   --trace azure_conv.csv --rate 4

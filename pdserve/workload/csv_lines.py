@@ -29,7 +29,7 @@ class CsvLines:
     """Parses lines under the header `columns`; raises `MalformedLine`.
 
     Columns are found by name, in any order and case; those that the format does not need are not
-    looked at.
+    looked at. CSV has no prefix blocks, so `block_tokens` is 0.
     """
 
     def __init__(self, trace_format: TraceFormat, columns: Sequence[str]) -> None:
@@ -37,6 +37,7 @@ class CsvLines:
         missing = [name for name in trace_format.required if name.lower() not in places]
         if missing:
             raise MalformedLine(f"the header has no column {missing[0]!r}: {','.join(columns)}")
+        self.block_tokens = 0
         self._format = trace_format
         self._width = len(columns)
         self._pick: Callable[[Sequence[str]], tuple[str, ...]] = itemgetter(

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from io import BufferedReader, TextIOWrapper
 from itertools import chain, islice
 from pathlib import Path
-from typing import TextIO, cast
+from typing import Protocol, TextIO, cast
 
 import numpy as np
 
@@ -33,6 +33,14 @@ class TraceFile:
     failed: int
 
 
+class _LineParser(Protocol):
+    """Parses lines of one container; `block_tokens` is 0 where no line has prefix blocks."""
+
+    block_tokens: int
+
+    def parse(self, lines: Sequence[str]) -> Columns: ...
+
+
 def read_trace(path: str | Path, format: str = AUTO) -> Workload:  # noqa: A002 - as on the command line
     """The requests in the file `path`, sorted by arrival, which is counted from the first one.
 
@@ -45,8 +53,8 @@ def read_trace_file(path: str | Path, format: str = AUTO) -> TraceFile:  # noqa:
     """The requests in the file `path` and what was found out about it.
 
     `format` is a name in `FORMATS`, or "auto": the first line tells. The file is read in chunks, of
-    which only the columns are kept: 24 bytes a request and 8 bytes a prefix block. Raises `ConfigError` with the file, the
-    line and what is wrong with it.
+    which only the columns are kept: 24 bytes a request and 8 bytes a prefix block. Raises
+    `ConfigError` with the file, the line and what is wrong with it.
     """
     path = Path(path)
     try:
@@ -71,29 +79,25 @@ def _opened(path: Path) -> Iterator[TextIO]:
 
 
 def _read(path: Path, file: TextIO, name: str) -> TraceFile:
-    blank = 0
-    first = ""
-    for first in file:
-        if not first.isspace():
-            break
-        blank += 1
-    if not first.strip():
+    number, first = next(
+        ((number, line) for number, line in enumerate(file, 1) if not line.isspace()), (0, "")
+    )
+    if not first:
         raise ConfigError(f"{path}: no requests: the file is empty", field="trace")
     trace_format = _detect(path, first) if name == AUTO else format_named(name)
-    line = blank + 1
+    parser: _LineParser
     if trace_format.container == "csv":
         try:
-            parser: CsvLines | JsonlLines = CsvLines(trace_format, header_columns(first))
+            parser = CsvLines(trace_format, header_columns(first))
         except MalformedLine as error:
-            raise _at_line(path, line, error) from error
-        chunks = list(_parsed(path, file, line + 1, parser))
+            raise _at_line(path, number, error) from error
+        chunks = list(_parsed(path, file, number + 1, parser))
     else:
         parser = JsonlLines(trace_format)
-        chunks = list(_parsed(path, chain([first], file), line, parser))
+        chunks = list(_parsed(path, chain([first], file), number, parser))
     if not chunks:
         raise ConfigError(f"{path}: no requests after the header", field="trace")
-    block_tokens = parser.block_tokens if isinstance(parser, JsonlLines) else 0
-    return _assembled(path, trace_format, chunks, block_tokens)
+    return _assembled(path, trace_format, chunks, parser.block_tokens)
 
 
 def _detect(path: Path, first: str) -> TraceFormat:
@@ -115,7 +119,7 @@ def _detect(path: Path, first: str) -> TraceFormat:
 
 
 def _parsed(
-    path: Path, lines: Iterator[str], number: int, parser: CsvLines | JsonlLines
+    path: Path, lines: Iterator[str], number: int, parser: _LineParser
 ) -> Iterator[Columns]:
     """The columns of each chunk of `lines`, whose first has this `number` in the file."""
     while chunk := list(islice(lines, _CHUNK_LINES)):
@@ -131,7 +135,7 @@ def _parsed(
 
 
 def _first_error(
-    path: Path, chunk: Sequence[str], number: int, parser: CsvLines | JsonlLines
+    path: Path, chunk: Sequence[str], number: int, parser: _LineParser
 ) -> ConfigError | None:
     """The error of the first line that is malformed by itself."""
     for offset, line in enumerate(chunk):
