@@ -45,7 +45,7 @@ def fit_prefill(
     """
     rows, observed = _design(seconds, tokens=tokens, squares=squares)
     coefficients = _non_negative(rows, observed)
-    return PrefillCost(*coefficients.tolist()), _error(rows @ coefficients, observed)
+    return PrefillCost(*coefficients.tolist()), relative_error(rows @ coefficients, observed)
 
 
 def fit_decode(
@@ -68,7 +68,7 @@ def fit_decode(
         small, large, large_from = split.small, split.large, split.large_from
     predicted = np.where(batches < large_from, rows @ small, rows @ large)
     costs = DecodeCost(*small.tolist()), DecodeCost(*large.tolist())
-    return *costs, large_from, _error(predicted, observed)
+    return *costs, large_from, relative_error(predicted, observed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +94,12 @@ def _best_split(rows: _Array, observed: _Array) -> _Split | None:
         squared += _squared(rows[~below], observed[~below], large)
         splits.append(_Split(small, large, int(threshold), squared))
     return min(splits, key=lambda split: split.squared, default=None)
+
+
+def relative_error(predicted: NDArray[np.float64], observed: NDArray[np.float64]) -> FitError:
+    """How far predicted times are from observed ones."""
+    relative = np.abs(predicted - observed) / observed
+    return FitError(float(np.median(relative)), float(relative.max()), observed.size)
 
 
 def _design(seconds: ArrayLike, **columns: ArrayLike) -> tuple[_Array, _Array]:
@@ -155,8 +161,3 @@ def _determined(rows: _Array) -> bool:
 
 def _squared(rows: _Array, observed: _Array, coefficients: _Array) -> float:
     return float((((rows @ coefficients) / observed - 1) ** 2).sum())
-
-
-def _error(predicted: _Array, observed: _Array) -> FitError:
-    relative = np.abs(predicted - observed) / observed
-    return FitError(float(np.median(relative)), float(relative.max()), observed.size)

@@ -5,6 +5,7 @@ tokens, one entry a TP, the KV capacity by TP × PP. docs/latency.md describes e
 """
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
@@ -100,9 +101,7 @@ def read_profile(name: str) -> Profile:
         raise ConfigError(f"profile {name}: not valid JSON: {error}", field="profile") from error
     try:
         return _parse(document)
-    except KeyError as error:
-        raise ConfigError(f"profile {name}: {error} is missing", field="profile") from error
-    except (TypeError, ValueError, AttributeError) as error:
+    except ValueError as error:
         raise ConfigError(f"profile {name}: {error}", field="profile") from error
 
 
@@ -138,52 +137,103 @@ def _packaged() -> Any:
 
 
 def _parse(document: Any) -> Profile:
+    """The profile in a JSON document; `ValueError` with the key that is wrong."""
     if not isinstance(document, dict):
-        raise TypeError("it must be a JSON object")
-    shape = document["model_shape"]
-    engine = str(document["engine"])
+        raise ValueError("it must be a JSON object")
+    shape = _object(document, "model_shape")
+    engine = _text(document, "engine")
     published = engine in _PUBLISHED_ENGINES
+    capacities = _object(document, "kv_capacity_tokens_by_tp_x_pp")
+    by_tp = _object(document, "tp")
     return Profile(
-        model=str(document["model"]),
-        gpu=str(document["device"]),
+        model=_text(document, "model"),
+        gpu=_text(document, "device"),
         policy=engine,
-        origin=str(document["source"]),
+        origin=_text(document, "source"),
         kv=KvShape(
-            layers=int(shape["layers"]),
-            kv_heads=int(shape["kv_heads"]),
-            head_dim=int(shape["head_dim"]),
-            dtype_bytes=DTYPE_BYTES[shape["dtype"]],
+            layers=_count(shape, "layers"),
+            kv_heads=_count(shape, "kv_heads"),
+            head_dim=_count(shape, "head_dim"),
+            dtype_bytes=_dtype_bytes(shape),
         ),
-        by_tp={int(tp): _tp_cost(entry) for tp, entry in document["tp"].items()},
-        kv_tokens={
-            _parallelism(key): int(tokens)
-            for key, tokens in document["kv_capacity_tokens_by_tp_x_pp"].items()
-        },
+        by_tp={_degree(key, "tp"): _tp_cost(_object(by_tp, key), key) for key in by_tp},
+        kv_tokens={_parallelism(key): _count(capacities, key) for key in capacities},
         dispatch=_RAY_DISPATCH if published else _NO_DISPATCH,
         prefill_stage_s=_RAY_STAGE_S if published else 0.0,
-        fit=document.get("fit", {}),
+        fit=_object(document, "fit") if "fit" in document else {},
     )
+
+
+def _value(container: Mapping[str, Any], key: str) -> Any:
+    if key not in container:
+        raise ValueError(f"{key} is missing")
+    return container[key]
+
+
+def _object(container: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    value = _value(container, key)
+    if not isinstance(value, dict):
+        raise ValueError(f"{key} is {value!r}; it must be an object")
+    return value
+
+
+def _text(container: Mapping[str, Any], key: str) -> str:
+    value = _value(container, key)
+    if not isinstance(value, str) or not value:
+        raise ValueError(f"{key} is {value!r}; it must be a text")
+    return value
+
+
+def _count(container: Mapping[str, Any], key: str) -> int:
+    value = _value(container, key)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{key} is {value!r}; it must be a positive whole number")
+    return value
+
+
+def _dtype_bytes(shape: Mapping[str, Any]) -> int:
+    dtype = _text(shape, "dtype")
+    if dtype not in DTYPE_BYTES:
+        raise ValueError(f"dtype is {dtype!r}; it must be one of {', '.join(DTYPE_BYTES)}")
+    return DTYPE_BYTES[dtype]
+
+
+def _degree(text: str, where: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text) > 0):
+        raise ValueError(f"{where} has the key {text!r}; it must be a positive whole number")
+    return int(text)
 
 
 def _parallelism(key: str) -> tuple[int, int]:
-    tp, pp = key.split("x")
-    return int(tp), int(pp)
+    where = "kv_capacity_tokens_by_tp_x_pp"
+    tp, cross, pp = key.partition("x")
+    if not cross:
+        raise ValueError(f"{where} has the key {key!r}; it must be like 2x1")
+    return _degree(tp, where), _degree(pp, where)
 
 
-def _tp_cost(entry: Mapping[str, Any]) -> TpCost:
-    return TpCost(
-        prefill=PrefillCost(*_seconds(entry, "prefill")),
-        decode=DecodeCost(*_seconds(entry, "decode_small")),
-        decode_large=DecodeCost(*_seconds(entry, "decode_large")),
-        large_from=int(entry["decode_large_from_batch"]),
-    )
+def _tp_cost(entry: Mapping[str, Any], tp: str) -> TpCost:
+    try:
+        return TpCost(
+            prefill=PrefillCost(*_seconds(entry, "prefill")),
+            decode=DecodeCost(*_seconds(entry, "decode_small")),
+            decode_large=DecodeCost(*_seconds(entry, "decode_large")),
+            large_from=_count(entry, "decode_large_from_batch"),
+        )
+    except ValueError as error:
+        raise ValueError(f"tp {tp}: {error}") from error
 
 
 def _seconds(entry: Mapping[str, Any], key: str) -> list[float]:
-    coefficients = [float(value) * _MS for value in entry[key]]
-    if len(coefficients) != 3:
-        raise ValueError(f"{key} has {len(coefficients)} coefficients; it must have 3")
-    return coefficients
+    """Three coefficients. Published ones may be negative: their authors fitted without a bound."""
+    values = _value(entry, key)
+    numbers = isinstance(values, list) and all(
+        isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        for value in values
+    )
+    if not numbers or len(values) != 3:
+        raise ValueError(f"{key} is {values!r}; it must be three numbers of milliseconds")
+    return [value * _MS for value in values]
 
 
 def _tp_document(cost: TpCost) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import numpy as np
 from pdserve.errors import ConfigError
 from pdserve.latency.cost import DecodeCost, InstanceCost, PrefillCost
 from pdserve.latency.factors import RooflineFactors
-from pdserve.latency.fit import FitError, fit_prefill
+from pdserve.latency.fit import FitError, relative_error
 from pdserve.latency.hardware import Gpu
 from pdserve.latency.link import LinkCost
 from pdserve.latency.shard import Shard
@@ -22,11 +22,8 @@ from pdserve.latency.source import KvShape
 from pdserve.models.config import DTYPE_BYTES, ModelConfig
 
 _GIB = 1 << 30
-# Where the straight line through prefill times is fitted: passes of 64 to 8,192 tokens that are one
-# prompt, four or sixteen. Several shapes a size keep the bend that reading the weights makes out of
-# the quadratic coefficient.
+# Where the straight line through prefill times is fitted, in tokens of one prompt.
 _FIT_TOKENS = 2.0 ** np.arange(6, 13.5, 0.5)
-_FIT_PROMPTS = np.array([1.0, 4.0, 16.0])
 # A stage's output goes to the next one in one message.
 _STAGE_LATENCY_S = 10e-6
 _ALL_REDUCES_PER_LAYER = 2
@@ -142,16 +139,19 @@ class Roofline:
         """A pass is bound by reading weights while it is short, then by computing.
 
         A new token sees those before it and, by causality, on average half of those computed with
-        it: ((past + new)² − past²) / 2 pairs in all.
+        it: ((past + new)² − past²) / 2 pairs in all. That part is exact; the bend of the other is
+        put straight by least squares of errors relative to the whole pass.
         """
-        tokens = np.repeat(_FIT_TOKENS, _FIT_PROMPTS.size)
-        squares = tokens**2 / np.tile(_FIT_PROMPTS, _FIT_TOKENS.size)
-        flops = self.hardware.flops_in(self.dtype)
-        computing = tokens * shard.flops_per_token / (flops * self.factors.linear)
-        attention = squares / 2 * self._pair_s(shard)
-        seconds = np.maximum(computing, self._reading_s(shard)) + attention
-        seconds += self._fixed_s(shard) + tokens * self._communication_s(shard)
-        return fit_prefill(tokens, squares, seconds)
+        flops = self.hardware.flops_in(self.dtype) * self.factors.linear
+        square_s = self._pair_s(shard) / 2
+        bent = np.maximum(_FIT_TOKENS * shard.flops_per_token / flops, self._reading_s(shard))
+        bent += self._fixed_s(shard) + _FIT_TOKENS * self._communication_s(shard)
+        attention = _FIT_TOKENS**2 * square_s
+        rows = np.column_stack([np.ones_like(_FIT_TOKENS), _FIT_TOKENS])
+        weights = 1 / (bent + attention)
+        line, *_ = np.linalg.lstsq(rows * weights[:, None], bent * weights, rcond=None)
+        cost = PrefillCost(float(line[0]), float(line[1]), square_s)
+        return cost, relative_error(rows @ line + attention, bent + attention)
 
     def _decode(self, shard: Shard) -> tuple[DecodeCost, DecodeCost, int]:
         """A step is bound by reading weights until its batch is large enough to compute longer.

@@ -151,7 +151,8 @@ class Silicon:
                 kvcache_quant_mode=_DTYPE,
                 gpu_memory_capacity_bytes_override=self.hardware.memory_bytes,
             )
-        return int(memory["total_kv_size_tokens"])
+        # The package counts what one stage could hold of all layers; it holds 1 / PP of them.
+        return int(memory["total_kv_size_tokens"]) * pp
 
     def _fitted(self, tp: int, pp: int, kv_tokens: int) -> _Fitted:
         compile_engine = _engine_compiler()
