@@ -18,17 +18,18 @@ class RooflineFactors:
     """
 
     linear: float = 0.65
-    """Linear layers, of the GPU's FLOP/s. The prefill slopes give 0.68 and their bases, which a
-    roofline underestimates, a little less."""
+    """Linear layers, of the GPU's FLOP/s. A fit to passes of 128 to 2,048 tokens gives 0.68; a
+    little less, because a roofline underestimates the shorter ones."""
 
     attention: float = 0.50
     """Attention of a prefill pass, of FLOP/s. Not fitted: the quadratic coefficients of the
-    profiles, from prompts of at most 2,048 tokens, give anything from 0.1 to 0.6. The lower end of
+    profiles, from prompts of at most 2,048 tokens, give anything from under 0.1 to over 0.6. The lower end of
     the 50 to 73 % of peak that FlashAttention-2 reaches on A100 (Dao 2023, abstract)."""
 
     weights: float = 0.80
     """Reading weights in a decode step, of memory bandwidth. Fitted with `layer_s` and
-    `ring_step_s` to the seven base times of small batches, which then agree within 3 %."""
+    `ring_step_s` to the seven base times of small batches, which then agree within 2 %, and within
+    6 % as rounded here and with `pass_s`."""
 
     kv: float = 0.62
     """Reading KV in a decode step, of memory bandwidth: paged blocks are gathered. The seven
