@@ -23,8 +23,9 @@ class RooflineFactors:
 
     attention: float = 0.50
     """Attention of a prefill pass, of FLOP/s. Not fitted: the quadratic coefficients of the
-    profiles, from prompts of at most 2,048 tokens, give anything from under 0.1 to over 0.6. The lower end of
-    the 50 to 73 % of peak that FlashAttention-2 reaches on A100 (Dao 2023, abstract)."""
+    profiles, from prompts of at most 2,048 tokens, give anything from under 0.1 to over 0.6. The
+    lower end of the 50 to 73 % of peak that FlashAttention-2 reaches on A100 (Dao 2023,
+    abstract)."""
 
     weights: float = 0.80
     """Reading weights in a decode step, of memory bandwidth. Fitted with `layer_s` and
