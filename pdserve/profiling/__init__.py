@@ -1,0 +1,1 @@
+"""Measures what the steps of an engine cost: the source of `pdserve.latency` profiles."""
