@@ -28,6 +28,7 @@ _COMMANDS = {
     "chat": _Command("chat", "talk with the model"),
     "models": _Command("models", "list the models that the router serves"),
     "status": _Command("status", "show the cluster as the router sees it"),
+    "profile": _Command("profile", "measure what prefill and decode cost on this machine"),
     "prefill": _Command("instance", "run one prefill instance"),
     "decode": _Command("instance", "run one decode instance"),
     "router": _Command("router", "run the router"),
