@@ -63,7 +63,7 @@ def _prefills(limits: Limits) -> Iterator[StepShape]:
         yield StepShape((Prompt(tokens),))
         yield StepShape((Prompt(tokens // _PROMPTS),) * _PROMPTS)
     chunk = min(limits.max_tokens, longest // 2)
-    # A short chunk after a long past is the cheapest step in which attention takes most of the time.
+    # A short chunk after a long past is the cheapest step that is attention for the most part.
     for part, share in ((8, 8), (8, 4), (8, 2), (8, 1), (2, 4), (1, 8)):
         past = _whole_blocks((longest - chunk // part) / share, limits)
         yield StepShape((Prompt(chunk // part, past),))

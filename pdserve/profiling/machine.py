@@ -7,6 +7,9 @@ from pathlib import Path
 
 import torch
 
+from pdserve.errors import ConfigError
+from pdserve.latency.hardware import find_gpu
+
 
 @dataclass(frozen=True, slots=True)
 class Machine:
@@ -21,16 +24,24 @@ class Machine:
 
 
 def this_machine(device: torch.device) -> Machine:
-    """This machine; its device is a GPU by its name, or else the processor."""
+    """This machine; its device is the GPU, or else the processor."""
     cpu = _cpu_name(Path("/proc/cpuinfo"))
     return Machine(
-        device=torch.cuda.get_device_name(device) if device.type == "cuda" else cpu,
+        device=gpu_name(torch.cuda.get_device_name(device)) if device.type == "cuda" else cpu,
         cpu=cpu,
         cores=len(os.sched_getaffinity(0)),
         threads=torch.get_num_threads(),
         torch=torch.__version__,
         python=platform.python_version(),
     )
+
+
+def gpu_name(driver_name: str) -> str:
+    """The GPU as the hardware catalogue names it, or as its driver does where it is not there."""
+    try:
+        return find_gpu(driver_name).name
+    except ConfigError:
+        return driver_name
 
 
 def _cpu_name(cpuinfo: Path) -> str:

@@ -10,7 +10,7 @@ from pdserve.profiling.shape import Kind, StepShape
 from pdserve.profiling.stage import MAX_STEPS
 
 # Short steps are repeated until a visit to their shape has lasted about so long, in seconds.
-_VISIT_S = 0.25
+_VISIT_S = 0.5
 # Share of the time after which the first round leaves out shapes that it has not come to, but
 # not before each kind has so many: a fit has three coefficients.
 _FIRST_ROUND = 0.75
