@@ -15,6 +15,7 @@ from rich.table import Table
 from pdserve.cli.terminal import output_console
 from pdserve.config import InstanceConfig
 from pdserve.errors import ConfigError
+from pdserve.latency.cost import DecodeCost, InstanceCost
 from pdserve.latency.profile import Profile, write_profile
 from pdserve.options import add_options, load
 
@@ -40,7 +41,8 @@ _SERVING = (
     "log_level",
 )
 _BAD_FIT = 0.2
-_EXAMPLE_CONTEXT = 512
+# Tokens of the prompt and of the contexts for which a speed is shown.
+_EXAMPLE = 512
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -81,29 +83,21 @@ def costs_table(profile: Profile) -> Table:
     """The coefficients at TP 1, and the speed that they mean."""
     cost = profile.instance(1, 1)
     title = f"{profile.model} on {profile.gpu}: {cost.kv_tokens} tokens of KV"
-    table = Table("step", "base, ms", "each", "what that means", title=title, title_justify="left")
+    table = Table("step", "base, ms", "each, µs", "tokens/s", title=title, title_justify="left")
     prefill = cost.prefill
-    chunk = _EXAMPLE_CONTEXT
     table.add_row(
         "prefill",
-        f"{1e3 * prefill.base_s:.3g}",
-        f"{1e6 * prefill.per_token_s:.4g} µs a token, {1e6 * prefill.per_square_s:.4g} µs a square",
-        f"{chunk / cost.prefill_s(chunk):.4g} tokens/s for a prompt of {chunk}",
+        _figure(1e3 * prefill.base_s),
+        _each(token=prefill.per_token_s, square=prefill.per_square_s),
+        f"{_figure(_EXAMPLE / cost.prefill_s(_EXAMPLE))} for a prompt of {_EXAMPLE}",
     )
-    split = cost.decode != cost.decode_large
-    regimes = [("decode", cost.decode, 1)]
-    if split:
-        large = ("decode", cost.decode_large, cost.large_from)
-        regimes = [(f"decode, below {cost.large_from}", cost.decode, 1), large]
-        regimes[1] = (f"decode, {cost.large_from} and more", *large[1:])
-    for name, line, batch in regimes:
-        speed = batch / cost.decode_s(batch, batch * chunk)
+    for name, line, batch in _decode_lines(cost):
+        speed = batch / cost.decode_s(batch, batch * _EXAMPLE)
         table.add_row(
             name,
-            f"{1e3 * line.base_s:.3g}",
-            f"{1e6 * line.per_sequence_s:.4g} µs a sequence, "
-            f"{1e6 * line.per_context_token_s:.4g} µs a context token",
-            f"{speed:.4g} tokens/s for {batch} at {chunk} tokens of context",
+            _figure(1e3 * line.base_s),
+            _each(sequence=line.per_sequence_s, context_token=line.per_context_token_s),
+            f"{_figure(speed)} for {batch} with a context of {_EXAMPLE} each",
         )
     return table
 
@@ -139,6 +133,26 @@ def warnings(report: "Report") -> Iterator[str]:
             f"{len(left_out)} of the largest steps were left out for lack of time; give more "
             "(--seconds), or lower --max-model-len to what you serve"
         )
+
+
+def _decode_lines(cost: InstanceCost) -> Iterator[tuple[str, DecodeCost, int]]:
+    """A name, the costs and an example's batch size for each regime of decode."""
+    if cost.decode == cost.decode_large:
+        yield "decode", cost.decode, 1
+    else:
+        yield f"decode, below {cost.large_from}", cost.decode, 1
+        yield f"decode, from {cost.large_from}", cost.decode_large, cost.large_from
+
+
+def _each(**seconds: float) -> str:
+    return "\n".join(
+        f"{_figure(1e6 * value)} a {name.replace('_', ' ')}" for name, value in seconds.items()
+    )
+
+
+def _figure(value: float) -> str:
+    """Three digits that count, and all of a large number."""
+    return f"{value:.3g}" if value < 1000 else f"{value:.0f}"
 
 
 def _measure(config: InstanceConfig, seconds: float) -> "Report":
