@@ -44,7 +44,7 @@ def profile_instance(
 ) -> Report:
     """Measures the instance that `config` describes for about `seconds`, loading not counted.
 
-    The first step of every shape is taken even where that lasts longer for the smallest ones.
+    The smallest shapes of each kind are measured even where that takes longer.
     Raises what `load_engine` raises, and `ConfigError` where the limits of the instance leave too
     few shapes to tell its costs apart.
     """
