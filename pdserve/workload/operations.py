@@ -81,6 +81,27 @@ def repeat(workload: Workload, requests: int) -> Workload:
     )
 
 
+def rotate(workload: Workload, share: float) -> Workload:
+    """The same requests, begun `share` of them later and ended with those that were skipped.
+
+    Bursts stay as they are but for the seam; what changes is what the system has just seen when one
+    comes. So one trace gives several that are alike, to see how far a result hangs on chance.
+    """
+    size = len(workload)
+    shift = round(share * size) % size
+    gap = workload.duration_s / (size - 1) if size > 1 else 0.0
+    order = np.roll(np.arange(size), -shift)
+    gaps = np.diff(workload.arrival_s[order])
+    gaps[gaps < 0] = gap  # the seam
+    return replace(
+        workload,
+        arrival_s=np.concatenate(([0.0], np.cumsum(gaps))),
+        prompt_tokens=workload.prompt_tokens[order],
+        output_tokens=workload.output_tokens[order],
+        prefix=workload.prefix.take(order) if workload.prefix else None,
+    )
+
+
 def resample(
     workload: Workload,
     requests: int,

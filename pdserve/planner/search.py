@@ -1,0 +1,293 @@
+"""The search for a plan: single instances, then how many of them, then all of it together.
+
+For each layout the phases' goodputs make an integer program whose answer is placed on the cluster
+and simulated as a whole, with its transfers on the links that they would cross. What the program
+could not see (links, the other phase's waiting) shows there, and the plan grows or shrinks by it.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+from pdserve.errors import ConfigError
+from pdserve.planner.assembly import Limits, Option, least_cost, most_goodput
+from pdserve.planner.evaluation import Bench
+from pdserve.planner.phases import Candidate, judge_instances
+from pdserve.planner.placement import Placer
+from pdserve.planner.plan import Layout, Placement, Role, Shape
+from pdserve.planner.problem import Problem
+from pdserve.planner.units import judge_units
+
+# A plan that falls short of its rate is asked for again, for a rate higher by at least this.
+_MARGIN = 1.03
+_MOST_ATTEMPTS = 6
+# By how much prefill may count for less or more than it is worth by itself.
+_WEIGHTS = (1.0, 0.85, 0.92, 1.08, 1.18)
+_ROLES: tuple[tuple[Layout, Role], ...] = (
+    ("apart", "prefill"),
+    ("apart", "decode"),
+    ("colocated-chunked", "both"),
+    ("colocated-whole", "both"),
+)
+
+Progress = Callable[[str, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What a layout is made of: one instance, or a unit of several on the same nodes."""
+
+    shapes: tuple[Shape, ...]
+    option: Option
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A layout's best plan, as simulated: `goodput` in requests per second, `price` an hour."""
+
+    placement: Placement
+    goodput: float
+    price: float
+
+    @property
+    def layout(self) -> Layout:
+        """How the phases share the cluster."""
+        return self.placement.layout
+
+    @property
+    def per_gpu(self) -> float:
+        """Goodput per GPU."""
+        return self.goodput / self.placement.gpus
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """All that the search has found: the best plan first, and what each shape can do by itself.
+
+    `absent` says of each other layout why it has no plan.
+    """
+
+    found: Sequence[Found]
+    absent: dict[Layout, str]
+    instances: dict[str, Sequence[Candidate]]
+
+
+def search(problem: Problem, progress: Progress = lambda _text, _steps: None) -> Search:
+    """The best plan for each layout, ordered by what the problem asks for.
+
+    `progress` hears what is being done, and of each simulated candidate. Raises `ConfigError` that
+    says which constraint binds where no layout has a plan.
+    """
+    threads = problem.effort.threads or len(os.sched_getaffinity(0))
+    problem = replace(problem, effort=replace(problem.effort, threads=threads))
+    with ThreadPoolExecutor(threads, "simulate") as executor:
+        judged = _judge(problem, executor, progress)
+        parts = _parts(problem, judged, executor, progress)
+        progress("simulating whole plans", 0)
+        results = list(executor.map(lambda item: _best_of(problem, *item), parts.items()))
+    found = [result for result in results if isinstance(result, Found)]
+    absent = {
+        layout: result
+        for layout, result in zip(parts, results, strict=True)
+        if isinstance(result, str)
+    }
+    if not found:
+        raise ConfigError(_why_none(problem, judged, absent), field="slo")
+    return Search(sorted(found, key=lambda each: _rank(problem, each)), absent, judged)
+
+
+def _rank(problem: Problem, found: Found) -> tuple[float, float]:
+    """Least is best: the price or GPUs for a given rate, else the goodput."""
+    if problem.rate is None:
+        return (-found.goodput, found.placement.gpus)
+    return (found.price or found.placement.gpus, -found.goodput)
+
+
+def _judge(
+    problem: Problem, executor: Executor, progress: Progress
+) -> dict[str, Sequence[Candidate]]:
+    judged: dict[str, Sequence[Candidate]] = {}
+    for layout, role in _ROLES:
+        name = role if role != "both" else layout
+        progress(f"judging {name} instances", 0)
+        judged[name] = judge_instances(problem, layout, role, executor, lambda: progress("", 1))
+    return judged
+
+
+def _parts(
+    problem: Problem,
+    judged: dict[str, Sequence[Candidate]],
+    executor: Executor,
+    progress: Progress,
+) -> dict[Layout, list[Part]]:
+    """What each layout can be made of."""
+    prefill, decode = judged["prefill"], judged["decode"]
+    progress("judging paired units", 0)
+    units = judge_units(problem, prefill, decode, executor, lambda: progress("", 1))
+    return {
+        "apart": [_single(problem, each, each.shape.role) for each in (*prefill, *decode)],
+        "paired": [_part(problem, unit.shapes, unit.room, unit.goodput, "both") for unit in units],
+        "colocated-chunked": [
+            _single(problem, each, "both") for each in judged["colocated-chunked"]
+        ],
+        "colocated-whole": [_single(problem, each, "both") for each in judged["colocated-whole"]],
+    }
+
+
+def _single(problem: Problem, candidate: Candidate, phase: str) -> Part:
+    shape = candidate.shape
+    return _part(problem, (shape,), float(shape.gpus), candidate.goodput, phase)
+
+
+def _part(
+    problem: Problem, shapes: tuple[Shape, ...], room: float, goodput: float, phase: str
+) -> Part:
+    kind, gpus = shapes[0].gpu, sum(shape.gpus for shape in shapes)
+    price = problem.cluster.price(kind) * gpus
+    return Part(shapes, Option({phase: goodput}, {kind: gpus}, {kind: room}, price, len(shapes)))
+
+
+def _best_of(problem: Problem, layout: Layout, parts: Sequence[Part]) -> Found | str:
+    """The layout's best plan, or why it has none."""
+    options = [part.option for part in parts]
+    if len({phase for option in options for phase in option.rates}) < (
+        2 if layout == "apart" else 1
+    ):
+        return "no instance meets the SLOs, however few requests it gets"
+    limits = Limits(
+        {kind: problem.cluster.gpus_of(kind) for kind in problem.cluster.kinds}, problem.gpu_budget
+    )
+    try:
+        if problem.rate is None:
+            return _for_goodput(problem, layout, parts, limits)
+        return _for_rate(problem, layout, parts, limits, problem.rate)
+    except ConfigError as error:
+        return str(error)
+
+
+def _for_goodput(
+    problem: Problem, layout: Layout, parts: Sequence[Part], limits: Limits
+) -> Found | str:
+    """The plan with the most goodput when it is simulated as a whole.
+
+    What a phase is worth beside the other one may differ from what it is worth alone, so the
+    program is asked with prefill counted for less and for more as well.
+    """
+    best: Found | None = None
+    seen = set[tuple[int, ...]]()
+    for weight in _WEIGHTS if layout == "apart" else (1.0,):
+        rate, counts = most_goodput([_weighted(part.option, weight) for part in parts], limits)
+        if not counts or tuple(counts) in seen:
+            continue
+        seen.add(tuple(counts))
+        found = _simulated(problem, _place(problem, layout, parts, counts), rate)
+        if best is None or _rank(problem, found) < _rank(problem, best):
+            best = found
+    return best or f"nothing fits on {problem.gpu_budget} GPUs"
+
+
+def _weighted(option: Option, prefill: float) -> Option:
+    rates = {
+        phase: rate * (prefill if phase == "prefill" else 1.0)
+        for phase, rate in option.rates.items()
+    }
+    return replace(option, rates=rates)
+
+
+def _for_rate(
+    problem: Problem, layout: Layout, parts: Sequence[Part], limits: Limits, rate: float
+) -> Found | str:
+    """The least plan that serves `rate` when it is simulated as a whole.
+
+    The program's sum of single goodputs is asked for more where links and waiting have their share,
+    and for less where many instances bear bursts better than one.
+    """
+    options = [part.option for part in parts]
+    best: Found | None = None
+    asked, seen = rate, set[tuple[int, ...]]()
+    for _ in range(_MOST_ATTEMPTS):
+        counts = least_cost(options, limits, asked)
+        if not counts or tuple(counts) in seen:
+            break
+        seen.add(tuple(counts))
+        found = _simulated(problem, _place(problem, layout, parts, counts), asked)
+        enough = found.goodput >= rate
+        if enough and (best is None or _rank(problem, found) < _rank(problem, best)):
+            best = found
+        elif best is not None:
+            break
+        shortfall = rate / found.goodput if found.goodput > 0 else 2.0
+        asked *= shortfall if enough else min(2.0, max(_MARGIN, shortfall))
+    if best is not None:
+        return best
+    most, _ = most_goodput(options, limits)
+    return f"its instances add up to {most:.3g} requests/s at most, links and waiting aside"
+
+
+def _simulated(problem: Problem, placement: Placement, guess: float) -> Found:
+    price = sum(problem.cluster.price(each.gpu) * each.gpus for each in placement.instances)
+    return Found(placement, Bench(problem, placement).goodput(guess), price)
+
+
+def _place(
+    problem: Problem, layout: Layout, parts: Sequence[Part], counts: Sequence[int]
+) -> Placement:
+    wanted = [(part, count) for part, count in zip(parts, counts, strict=True) if count]
+    placer = Placer(problem.cluster)
+    if layout != "paired":
+        placer.spread([(part.shapes[0], count) for part, count in wanted])
+        return placer.placement(layout)
+    group = 0
+    for part, count in sorted(wanted, key=lambda each: -each[0].option.instances):
+        for _ in range(count):
+            group += 1
+            placer.unit(part.shapes, group)
+    return placer.placement(layout)
+
+
+def _why_none(
+    problem: Problem, judged: dict[str, Sequence[Candidate]], absent: dict[Layout, str]
+) -> str:
+    """Which constraint makes the problem impossible."""
+    fitting = [
+        (kind, tp, pp) for kind in problem.cluster.kinds for tp, pp in problem.parallelisms(kind)
+    ]
+    if not fitting:
+        return (
+            f"{problem.model} fits no instance: no TP and PP up to the nodes' GPUs leaves room for "
+            "KV beside its weights"
+        )
+    for role, bound in (("prefill", "TTFT"), ("decode", "TPOT")):
+        if not judged[role]:
+            return f"the {bound} SLO cannot be met: {_fastest(problem, role, fitting)}"
+    reasons = "; ".join(f"{layout}: {reason}" for layout, reason in absent.items())
+    if problem.rate is None:
+        return f"no plan meets the SLOs: {reasons}"
+    return f"no plan serves {problem.rate:g} requests/s on {problem.gpu_budget} GPUs: {reasons}"
+
+
+def _fastest(problem: Problem, role: str, fitting: Sequence[tuple[str, int, int]]) -> str:
+    """What an idle instance of the best shape does for a request of the workload."""
+    import numpy as np
+
+    prompts = problem.workload.prompt_tokens
+    share = problem.slo.attainment
+    tokens = float(np.quantile(prompts, share))
+    if role == "prefill":
+        seconds, kind, tp, pp = min(
+            (problem.cost(kind, tp, pp).prefill_s(tokens), kind, tp, pp) for kind, tp, pp in fitting
+        )
+        return (
+            f"an idle instance (tp={tp},pp={pp} on {kind}) takes {seconds * 1e3:.0f} ms for a "
+            f"prompt of {tokens:.0f} tokens, which {share:.0%} of the prompts do not exceed; the "
+            f"SLO is {problem.slo.ttft_s * 1e3:g} ms"
+        )
+    seconds, kind, tp, pp = min(
+        (problem.cost(kind, tp, pp).decode_s(1, float(prompts.mean())), kind, tp, pp)
+        for kind, tp, pp in fitting
+    )
+    return (
+        f"an instance (tp={tp},pp={pp} on {kind}) that decodes one sequence takes "
+        f"{seconds * 1e3:.1f} ms a token; the SLO is {problem.slo.tpot_s * 1e3:g} ms"
+    )
