@@ -21,9 +21,10 @@ _LEAST_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """What a placement showed at one rate: a result for each of the problem's seeds."""
+    """What a placement showed at one rate: load and result of each of the problem's seeds."""
 
     rate: float
+    loads: Sequence[Workload]
     results: Sequence[Result]
     attainments: Sequence[float]
 
@@ -57,23 +58,22 @@ class Bench:
         self.links, self.link_names = links_of(placement, problem.cluster)
         self._deployment = deployment(problem, placement, self.links)
 
-    def meets(self, rate: float) -> bool:
-        """Whether the target share of requests meets the SLOs at this rate."""
+    def goodput(self, guess: float, seed: int = 0) -> float:
+        """The highest rate at which the target share meets the SLOs; `guess` is a first one."""
         slo = self.problem.slo
-        return simulate(self._deployment, self._load(rate, 0), slo, stop_early=True).meets(slo)
 
-    def goodput(self, guess: float) -> float:
-        """The highest rate that meets them; `guess` is where it is expected."""
-        return self.problem.effort.bisection.highest(self.meets, guess)
+        def meets(rate: float) -> bool:
+            load = self._load(rate, seed)
+            return simulate(self._deployment, load, slo, stop_early=True).meets(slo)
+
+        return self.problem.effort.bisection.highest(meets, guess)
 
     def at(self, rate: float, seeds: int | None = None) -> Evaluation:
         """All that is seen at this rate, with so many seeds (default: the problem's)."""
-        results = [
-            simulate(self._deployment, self._load(rate, seed), self.problem.slo)
-            for seed in range(seeds or self.problem.effort.seeds)
-        ]
-        attained = [result.attainment(self.problem.slo) for result in results]
-        return Evaluation(rate, results, attained)
+        slo = self.problem.slo
+        loads = [self._load(rate, seed) for seed in range(seeds or self.problem.effort.seeds)]
+        results = [simulate(self._deployment, load, slo) for load in loads]
+        return Evaluation(rate, loads, results, [result.attainment(slo) for result in results])
 
     def _load(self, rate: float, seed: int) -> Workload:
         effort = self.problem.effort
