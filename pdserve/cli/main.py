@@ -29,6 +29,7 @@ _COMMANDS = {
     "models": _Command("models", "list the models that the router serves"),
     "status": _Command("status", "show the cluster as the router sees it"),
     "profile": _Command("profile", "measure what prefill and decode cost on this machine"),
+    "simulate": _Command("simulate", "predict what requests see on given instances"),
     "prefill": _Command("instance", "run one prefill instance"),
     "decode": _Command("instance", "run one decode instance"),
     "router": _Command("router", "run the router"),

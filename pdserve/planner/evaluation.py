@@ -1,11 +1,13 @@
 """A placement under load: the simulation of all of it, on the links that it would use."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from pdserve.latency.source import LatencySource
 from pdserve.planner.plan import Placement
+from pdserve.planner.policies import Batching
 from pdserve.planner.problem import Problem
 from pdserve.planner.simulator.links import Links
 from pdserve.planner.simulator.result import Floats, Result
@@ -56,7 +58,9 @@ class Bench:
         self.problem = problem
         self.placement = placement
         self.links, self.link_names = links_of(placement, problem.cluster)
-        self._deployment = deployment(problem, placement, self.links)
+        self._deployment = deployment_of(
+            placement, problem.sources, self.links, problem.mean_output
+        )
 
     def goodput(self, guess: float, seed: int = 0) -> float:
         """The highest rate at which the target share meets the SLOs; `guess` is a first one."""
@@ -84,16 +88,24 @@ class Bench:
         return (repeat(load, enough) if enough > len(load) else load).at_rate(rate)
 
 
-def deployment(problem: Problem, placement: Placement, links: Links) -> Deployment:
-    """A placement as the simulator wants it."""
+def deployment_of(
+    placement: Placement,
+    sources: Mapping[str, LatencySource],
+    links: Links,
+    output_tokens: float = 128.0,
+) -> Deployment:
+    """A placement as the simulator wants it; `sources` are by kind of GPU."""
+    kv = next(iter(sources.values())).kv
     instances = [
         SimulatedInstance(
             role=each.role,
-            cost=problem.cost(each.gpu, each.tp, each.pp),
-            policy=problem.batching(each.gpu).policy(placement.layout, each.max_batch_tokens),
+            cost=sources[each.gpu].instance(each.tp, each.pp),
+            policy=Batching(sources[each.gpu].policy, each.max_batch_seqs).policy(
+                placement.layout, each.max_batch_tokens
+            ),
             group=each.group,
         )
         for each in placement.instances
     ]
-    groups = min(_LAYER_GROUPS, problem.layers)
-    return Deployment(instances, links, problem.kv_bytes, groups, problem.mean_output)
+    groups = min(_LAYER_GROUPS, kv.layers)
+    return Deployment(instances, links, kv.bytes_per_token, groups, output_tokens)

@@ -69,11 +69,6 @@ class Problem:
         return next(iter(self.sources.values())).kv.bytes_per_token
 
     @property
-    def layers(self) -> int:
-        """Layers of the model: KV leaves prefill in at most as many pieces."""
-        return next(iter(self.sources.values())).kv.layers
-
-    @property
     def mean_output(self) -> float:
         """The output that routing expects, in tokens."""
         return max(1.0, float(self.workload.output_tokens.mean()))

@@ -34,7 +34,7 @@ def entry(function: Function) -> Function:
 
 
 def _jit(function: Function, **options: bool) -> Function:
-    kept = _cache_folder()
+    kept = cache_folder()
     before = numba.config.CACHE_DIR
     numba.config.CACHE_DIR = str(kept or "")
     try:
@@ -45,7 +45,7 @@ def _jit(function: Function, **options: bool) -> Function:
 
 
 @functools.cache
-def _cache_folder() -> Path | None:
+def cache_folder() -> Path | None:
     """Where machine code is kept; None where nothing can be written.
 
     The folder is named after the sources: numba itself does not see it when a function that
