@@ -1,6 +1,6 @@
 """Attention of one step over the paged KV cache, for many sequences at once."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -10,6 +10,7 @@ from pdserve.engine.batch import FreshGroup, PagedGroup, RaggedBatch
 from pdserve.engine.layers import Module
 from pdserve.engine.linear import Linear
 from pdserve.engine.rotary import Rotation
+from pdserve.engine.scratch import Scratch
 from pdserve.kv.pool import KvPool
 
 
@@ -20,6 +21,14 @@ class Heads:
     query: int
     kv: int
     dim: int
+
+
+@dataclass(frozen=True, slots=True)
+class Gathered:
+    """Where the KV that a paged group sees is gathered, layer after layer."""
+
+    keys: Scratch = field(default_factory=Scratch)
+    values: Scratch = field(default_factory=Scratch)
 
 
 class SelfAttention:
@@ -49,9 +58,10 @@ class SelfAttention:
 class PagedStep:
     """What all layers of one step share: the batch, its masks and views of the pool."""
 
-    def __init__(self, batch: RaggedBatch, kv: KvPool, heads: Heads) -> None:
+    def __init__(self, batch: RaggedBatch, kv: KvPool, heads: Heads, gathered: Gathered) -> None:
         self._batch = batch
         self._heads = heads
+        self._gathered = gathered
         keys, values = kv.data.unbind(1)  # [layers, blocks, block_size, kv_heads, head_dim] each
         self._key_slots = keys.flatten(1, 2).unbind(0)
         self._value_slots = values.flatten(1, 2).unbind(0)
@@ -88,8 +98,8 @@ class PagedStep:
         """
         spans, queries = group.spans, group.queries
         kv_heads, dim = self._heads.kv, self._heads.dim
-        k = self._key_blocks[layer].index_select(0, group.table)
-        v = self._value_blocks[layer].index_select(0, group.table)
+        k = _gather(self._key_blocks[layer], group.table, self._gathered.keys)
+        v = _gather(self._value_blocks[layer], group.table, self._gathered.values)
         folded = _rectangle(q, group).view(spans, queries, kv_heads, -1, dim)
         out = scaled_dot_product_attention(
             folded.permute(0, 2, 3, 1, 4).reshape(spans, kv_heads, -1, dim),
@@ -99,6 +109,11 @@ class PagedStep:
         )
         unfolded = out.view(spans, kv_heads, -1, queries, dim).permute(0, 3, 1, 2, 4)
         return _rows(unfolded.reshape(spans * queries, -1), group)
+
+
+def _gather(blocks: Tensor, table: Tensor, into: Scratch) -> Tensor:
+    """The blocks that `table` lists, [listed, block], in `into`."""
+    return torch.index_select(blocks, 0, table, out=into.rows(table.numel(), blocks))
 
 
 def _attend_fresh(group: FreshGroup, q: Tensor, k: Tensor, v: Tensor) -> Tensor:

@@ -1,12 +1,12 @@
 """The decoder: one class for every family, made of pieces."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from pdserve.engine.attention import Heads, PagedStep, SelfAttention
+from pdserve.engine.attention import Gathered, Heads, PagedStep, SelfAttention
 from pdserve.engine.batch import RaggedBatch
 from pdserve.engine.layers import Embedding, Module
 from pdserve.engine.linear import Linear
@@ -43,6 +43,8 @@ class Decoder:
     heads: Heads
     # Layers that are reported together; 0: a sixth of the model.
     layer_group: int = 0
+    # Memory of the step in progress: one step at a time.
+    gathered: Gathered = field(default_factory=Gathered)
 
     @torch.inference_mode()
     def forward(
@@ -59,7 +61,7 @@ class Decoder:
         """
         x = self.embedding(batch.token_ids, batch.positions)
         rotation = None if self.rotary is None else self.rotary(batch.positions)
-        step = PagedStep(batch, kv, self.heads)
+        step = PagedStep(batch, kv, self.heads, self.gathered)
         group = self.layer_group or -(-len(self.layers) // DEFAULT_LAYER_GROUPS)
         for begin in range(0, len(self.layers), group):
             end = min(begin + group, len(self.layers))
