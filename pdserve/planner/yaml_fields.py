@@ -13,6 +13,8 @@ Choice = TypeVar("Choice", bound=str)
 # Beyond any rate, time or count that these files hold, and far from where floats overflow.
 _MOST = 1e15
 _MOST_WHOLE = 1 << 40
+# Characters of a value that an error shows.
+_SHOWN = 80
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +38,7 @@ class Fields:
         value = self._value(key, default)
         if value is not default and (not isinstance(value, str) or not value.strip()):
             hint = ": quote it" if isinstance(value, int | float) else ""
-            raise self.wrong(key, f"is {value!r}; it must be a text that is not empty{hint}")
+            raise self.wrong(key, f"is {_shown(value)}; it must be a text that is not empty{hint}")
         return str(value)
 
     def choice(self, key: str, choices: Sequence[Choice]) -> Choice:
@@ -46,13 +48,13 @@ class Fields:
             if value == each:
                 return each
         known = ", ".join(choices)
-        raise self.wrong(key, f"is {value!r}; it must be one of {known}", limit=known)
+        raise self.wrong(key, f"is {_shown(value)}; it must be one of {known}", limit=known)
 
     def truth(self, key: str, default: bool | None = None) -> bool:
         """True or false."""
         value = self._value(key, default)
         if not isinstance(value, bool):
-            raise self.wrong(key, f"is {value!r}; it must be true or false")
+            raise self.wrong(key, f"is {_shown(value)}; it must be true or false")
         return value
 
     def whole(
@@ -62,7 +64,9 @@ class Fields:
         value = self._value(key, default)
         if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
             limit = f"[{low}, {high}]"
-            raise self.wrong(key, f"is {value!r}; it must be a whole number in {limit}", limit)
+            raise self.wrong(
+                key, f"is {_shown(value)}; it must be a whole number in {limit}", limit
+            )
         return value
 
     def number(
@@ -72,7 +76,7 @@ class Fields:
         value = self._value(key, default)
         if not _is_number(value) or not low <= value <= high:
             limit = f"[{low:g}, {high:g}]"
-            raise self.wrong(key, f"is {value!r}; it must be a number in {limit}", limit)
+            raise self.wrong(key, f"is {_shown(value)}; it must be a number in {limit}", limit)
         return float(value)
 
     def positive(self, key: str, high: float = _MOST, default: float | None = None) -> float:
@@ -80,7 +84,7 @@ class Fields:
         value = self._value(key, default)
         if not _is_number(value) or not 0 < value <= high:
             limit = f"(0, {high:g}]"
-            raise self.wrong(key, f"is {value!r}; it must be a number in {limit}", limit)
+            raise self.wrong(key, f"is {_shown(value)}; it must be a number in {limit}", limit)
         return float(value)
 
     def wholes(self, key: str) -> tuple[int, ...]:
@@ -88,7 +92,7 @@ class Fields:
         value = self._value(key)
         if isinstance(value, list) and all(type(each) is int and each >= 0 for each in value):
             return tuple(value)
-        raise self.wrong(key, f"is {value!r}; it must be a list of whole numbers from 0 on")
+        raise self.wrong(key, f"is {_shown(value)}; it must be a list of whole numbers from 0 on")
 
     def numbers(self, key: str, count: int) -> tuple[float, ...]:
         """A list of so many finite numbers from 0 on."""
@@ -96,7 +100,7 @@ class Fields:
         fits = isinstance(value, list) and len(value) == count
         if fits and all(_is_number(each) and 0 <= each <= _MOST for each in value):
             return tuple(float(each) for each in value)
-        raise self.wrong(key, f"is {value!r}; it must be a list of {count} numbers from 0 on")
+        raise self.wrong(key, f"is {_shown(value)}; it must be a list of {count} numbers from 0 on")
 
     def mapping(self, key: str, known: Sequence[str] | None = None) -> "Fields":
         """A mapping with no keys but the `known` ones, or with any texts as keys."""
@@ -153,7 +157,7 @@ def as_fields(path: Path, where: str, value: Any, known: Sequence[str] | None) -
     place = f"{path}: {where}: " if where else f"{path}: "
     if not isinstance(value, dict):
         keys = f" with the keys {', '.join(known)}" if known else ""
-        raise ConfigError(f"{place}is {value!r}; it must be a mapping{keys}", field=where)
+        raise ConfigError(f"{place}is {_shown(value)}; it must be a mapping{keys}", field=where)
     for key in value:
         name = f"{where}.{key}" if where else str(key)
         if not isinstance(key, str) or not key.strip():
@@ -164,6 +168,12 @@ def as_fields(path: Path, where: str, value: Any, known: Sequence[str] | None) -
             why = f"is not a key here; keys are {keys}"
             raise ConfigError(f"{path}: {name}: {why}", field=name, limit=keys)
     return Fields(path, where, value)
+
+
+def _shown(value: Any) -> str:
+    """The value for an error, cut where it is long."""
+    text = repr(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
 
 
 def _is_number(value: Any) -> bool:
