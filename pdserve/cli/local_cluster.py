@@ -35,7 +35,8 @@ _EXIT_MARGIN_S = 5.0
 class ClusterSpec:
     """What to start. Host and ports in `router` are the router's; instances are on loopback.
 
-    `instance.threads` 0 shares the CPU cores among the instances.
+    `instance` holds for every instance but those in `differing`, which has the options of others by
+    name: prefill-0, …, decode-0, …. `threads` 0 shares the CPU cores among the instances.
     """
 
     prefill: int = 1
@@ -43,6 +44,7 @@ class ClusterSpec:
     instance: InstanceConfig = field(default_factory=InstanceConfig)
     router: RouterConfig = field(default_factory=RouterConfig)
     start_timeout_s: float = 600.0
+    differing: Mapping[str, InstanceConfig] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name, count, low in (("prefill", self.prefill, 0), ("decode", self.decode, 1)):
@@ -51,6 +53,18 @@ class ClusterSpec:
                 raise ConfigError(
                     f"{name} is {count}; it must lie in {limit}", field=name, limit=limit
                 )
+        strangers = sorted(set(self.differing) - {name for _, name in self.names()})
+        if strangers:
+            raise ConfigError(f"there is no instance {strangers[0]}", field="differing")
+
+    def names(self) -> Sequence[tuple[str, str]]:
+        """Role and name of each instance."""
+        counts = (("prefill", self.prefill), ("decode", self.decode))
+        return [(role, f"{role}-{index}") for role, count in counts for index in range(count)]
+
+    def options(self, name: str) -> InstanceConfig:
+        """The options of an instance."""
+        return self.differing.get(name, self.instance)
 
 
 def _ignore_line(process: ServiceProcess, line: str) -> None:
@@ -113,8 +127,8 @@ class LocalCluster:
     async def stop(self, grace_s: float | None = None) -> None:
         """SIGTERM to all, SIGKILL to what is left after `grace_s` (default: their drain time)."""
         if grace_s is None:
-            drain_s = max(self.spec.instance.drain_grace_s, self.spec.router.drain_grace_s)
-            grace_s = drain_s + _EXIT_MARGIN_S
+            drains_s = [self.spec.options(name).drain_grace_s for _, name in self.spec.names()]
+            grace_s = max(*drains_s, self.spec.router.drain_grace_s) + _EXIT_MARGIN_S
         try:
             async with task_group() as tasks:
                 for process in self.processes.values():
@@ -169,11 +183,7 @@ class LocalCluster:
         """Reserves the ports and writes the list of instances."""
         self._folder = tempfile.TemporaryDirectory(prefix="pdserve-")
         listed = Path(self._folder.name, "instances.yaml")
-        instances = [
-            self._add_instance(role, index)
-            for role, count in (("prefill", self.spec.prefill), ("decode", self.spec.decode))
-            for index in range(count)
-        ]
+        instances = [self._add_instance(role, name) for role, name in self.spec.names()]
         listed.write_text(yaml.safe_dump({"instances": instances}))
         self._add_router(listed)
 
@@ -185,17 +195,17 @@ class LocalCluster:
             self._folder.cleanup()
             self._folder = None
 
-    def _add_instance(self, role: str, index: int) -> dict[str, str]:
-        name = f"{role}-{index}"
+    def _add_instance(self, role: str, name: str) -> dict[str, str]:
         port = self._reserve(LOOPBACK, 0)
+        options = self.spec.options(name)
         config = replace(
-            self.spec.instance,
+            options,
             name=name,
             host=LOOPBACK,
             advertise_host="",
             port=port,
             metrics_port=0,
-            threads=self.spec.instance.threads or self._fair_threads(),
+            threads=options.threads or self._fair_threads(),
         )
         address = f"{LOOPBACK}:{port}"
         self._add(role, name, address, to_flags(config))

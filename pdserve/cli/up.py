@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 
 from rich.console import Console
 
@@ -13,6 +14,7 @@ from pdserve.cli.client import DEFAULT_PORT
 from pdserve.cli.cluster_options import add_cluster_options, load_cluster_spec
 from pdserve.cli.cluster_view import important_lines, processes_table, watching_start
 from pdserve.cli.local_cluster import LOOPBACK, ROUTER, ClusterSpec, LocalCluster
+from pdserve.cli.planned_cluster import planned_cluster_spec
 from pdserve.cli.terminal import output_console
 from pdserve.errors import ConfigError
 from pdserve.rpc.server import check_port_is_free
@@ -26,8 +28,16 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "Options that instances and router share apply to all of them, but --host, --port and "
         "--metrics-port are the router's. A --config file holds options of the instances."
     )
-    parser.add_argument("--prefill", type=int, default=1, help="prefill instances (default: 1)")
-    parser.add_argument("--decode", type=int, default=1, help="decode instances (default: 1)")
+    # No defaults: a plan that is contradicted must be told from one that is not.
+    parser.add_argument("--prefill", type=int, help="prefill instances (default: 1)")
+    parser.add_argument("--decode", type=int, help="decode instances (default: 1)")
+    parser.add_argument(
+        "--plan",
+        type=Path,
+        metavar="FILE",
+        help="plan.yaml whose instances are started, each planned GPU as a CPU core where there "
+        "is no GPU",
+    )
     add_cluster_options(parser)
 
 
@@ -38,7 +48,13 @@ def run(arguments: argparse.Namespace) -> int:
 
 def cluster_spec(arguments: argparse.Namespace, environ: Mapping[str, str]) -> ClusterSpec:
     """The cluster that flags and environment describe, its router where clients look first."""
-    spec = load_cluster_spec(arguments, environ, arguments.prefill, arguments.decode)
+    if arguments.plan is not None:
+        spec = planned_cluster_spec(arguments, environ)
+    else:
+        prefill, decode = (
+            1 if count is None else count for count in (arguments.prefill, arguments.decode)
+        )
+        spec = load_cluster_spec(arguments, environ, prefill, decode)
     if spec.router.port == 0 and arguments.port is None:
         router = replace(spec.router, port=_default_port(spec.router.host))
         return replace(spec, router=router)
