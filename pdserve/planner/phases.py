@@ -24,6 +24,11 @@ _NOTHING = PrefillCost(0.0, 0.0, 0.0)
 # Prefill of the sort that decode sees when it is judged alone: at once, and without end.
 _AT_ONCE = InstanceCost(1, 1, _NOTHING, DecodeCost(0, 0, 0), DecodeCost(0, 0, 0), 1, 1 << 40)
 _ALL_AT_ONCE = replace(DISTSERVE, first_token_decoded=False)
+# Every shape is judged by a share of the requests first, but by so many seconds of them that its
+# batches fill up. All of the requests are for those that come near the best of their kind.
+_ROUGHLY = 0.1
+_LEAST_S = 60.0
+_NEAR = 0.75
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +37,11 @@ class Candidate:
 
     shape: Shape
     goodput: float
+
+    @property
+    def per_gpu(self) -> float:
+        """Goodput per GPU."""
+        return self.goodput / self.shape.gpus
 
 
 def judge_instances(
@@ -48,43 +58,65 @@ def judge_instances(
         for tokens in problem.batching(kind).budgets(role, layout, problem.cost(kind, tp, pp))
     ]
 
-    def judge(shape: Shape) -> Candidate:
+    def alone(shape: Shape) -> "_Alone":
         cost = problem.cost(shape.gpu, shape.tp, shape.pp)
         policy = problem.batching(shape.gpu).policy(layout, shape.max_batch_tokens)
-        goodput = instance_goodput(problem, role, cost, policy)
+        return _Alone(problem, role, cost, policy)
+
+    def roughly(shape: Shape) -> Candidate:
+        return Candidate(shape, alone(shape).goodput(_ROUGHLY))
+
+    def judge(rough: Candidate) -> Candidate:
+        shape, goodput = rough.shape, rough.goodput
+        if 0 < rough.per_gpu >= _NEAR * best[shape.gpu]:
+            goodput = alone(shape).goodput(guess=goodput)
         done()
         return Candidate(shape, goodput)
 
-    judged = [each for each in executor.map(judge, jobs) if each.goodput > 0]
-    return sorted(judged, key=lambda each: -each.goodput / each.shape.gpus)
+    best: dict[str, float] = {}
+    candidates = list(executor.map(roughly, jobs))
+    for each in candidates:
+        best[each.shape.gpu] = max(each.per_gpu, best.get(each.shape.gpu, 0.0))
+    judged = [each for each in executor.map(judge, candidates) if each.goodput > 0]
+    return sorted(judged, key=lambda each: -each.per_gpu)
 
 
-def instance_goodput(problem: Problem, role: Role, cost: InstanceCost, policy: Policy) -> float:
-    """The goodput of one instance whose other phase costs nothing; 0 where no rate meets."""
-    workload = problem.sample(problem.effort.instance_requests)
-    slo, seen, policy = problem.slo, workload, replace(policy, first_token_decoded=False)
-    instances = [SimulatedInstance(role, cost, policy)]
-    if role == "prefill":
-        slo = replace(slo, tpot_s=math.inf)
-        instances = [SimulatedInstance("both", cost, policy)]
-        seen = replace(workload, output_tokens=np.ones_like(workload.output_tokens))
-    elif role == "decode":
-        slo = replace(slo, ttft_s=math.inf)
-        instances.insert(0, SimulatedInstance("prefill", _AT_ONCE, _ALL_AT_ONCE))
-    guess = _unloaded_rate(role, cost, workload, slo)
-    if guess == 0:
-        return 0.0
-    deployment = Deployment(
-        instances,
-        separate_links(len(instances), math.inf),
-        problem.kv_bytes,
-        output_tokens=problem.mean_output,
-    )
+class _Alone:
+    """One instance whose other phase costs nothing."""
 
-    def meets(rate: float) -> bool:
-        return simulate(deployment, seen.at_rate(rate), slo, stop_early=True).meets(slo)
+    def __init__(self, problem: Problem, role: Role, cost: InstanceCost, policy: Policy) -> None:
+        self._problem, self._role, self._cost = problem, role, cost
+        self._workload = problem.sample(problem.effort.instance_requests)
+        self._slo, policy = problem.slo, replace(policy, first_token_decoded=False)
+        instances = [SimulatedInstance(role, cost, policy)]
+        if role == "prefill":
+            self._slo = replace(self._slo, tpot_s=math.inf)
+            instances = [SimulatedInstance("both", cost, policy)]
+        elif role == "decode":
+            self._slo = replace(self._slo, ttft_s=math.inf)
+            instances.insert(0, SimulatedInstance("prefill", _AT_ONCE, _ALL_AT_ONCE))
+        self._deployment = Deployment(
+            instances,
+            separate_links(len(instances), math.inf),
+            problem.kv_bytes,
+            output_tokens=problem.mean_output,
+        )
 
-    return problem.effort.bisection.highest(meets, guess)
+    def goodput(self, share: float = 1.0, guess: float | None = None) -> float:
+        """Its goodput by this share of the requests; 0 where no rate meets the SLOs."""
+        first = guess or _unloaded_rate(self._role, self._cost, self._workload, self._slo)
+        if first == 0:
+            return 0.0
+        seen = self._workload
+        if self._role == "prefill":
+            seen = replace(seen, output_tokens=np.ones_like(seen.output_tokens))
+
+        def meets(rate: float) -> bool:
+            requests = max(math.ceil(share * len(seen)), math.ceil(rate * _LEAST_S))
+            load = seen.take(slice(0, requests)).at_rate(rate)
+            return simulate(self._deployment, load, self._slo, stop_early=True).meets(self._slo)
+
+        return self._problem.effort.bisection.highest(meets, first)
 
 
 def _unloaded_rate(role: Role, cost: InstanceCost, workload: Workload, slo: Slo) -> float:
