@@ -36,7 +36,7 @@ class Fields:
     def text(self, key: str, default: str | None = None) -> str:
         """A text that is not empty."""
         value = self._value(key, default)
-        if value is not default and (not isinstance(value, str) or not value.strip()):
+        if key in self.values and (not isinstance(value, str) or not value.strip()):
             hint = ": quote it" if isinstance(value, int | float) else ""
             raise self.wrong(key, f"is {_shown(value)}; it must be a text that is not empty{hint}")
         return str(value)
