@@ -8,6 +8,7 @@ from pdserve.planner.simulator.compiled import compiled
 from pdserve.planner.simulator.events import BIND, Event, push
 from pdserve.planner.simulator.memory import fits, is_pull, take_blocks
 from pdserve.planner.simulator.queues import dequeue
+from pdserve.planner.simulator.routing import unassign
 from pdserve.planner.simulator.state import DECODING, PREFILL, PREFILLING, World
 from pdserve.planner.simulator.transfer import admit_pull
 
@@ -47,6 +48,10 @@ def fill(w: World, events: list[Event], i: int, now: float, decodes: int) -> tup
     while instance.queued:
         r = instance.queue_head
         pull = is_pull(w, i, r)
+        if pull and w.requests[r].finished_s <= now:  # not while it is NaN
+            dequeue(w, i)  # its first token was its last
+            unassign(w, r)
+            continue
         if not fits(w, i, r) or not (pull or _in_budget(w, i, r, tokens, left)):
             break
         dequeue(w, i)
@@ -74,10 +79,7 @@ def _budget(w: World, i: int, decodes: int) -> int:
     """Prompt tokens of the next step."""
     policy, cost = w.instances[i].policy, w.instances[i].cost
     budget = policy.max_batch_tokens if policy.max_batch_tokens else cost.kv_tokens
-    if policy.chunked and decodes:
-        # With a pipeline, a round has a budget for each of its groups.
-        return budget * cost.pp - decodes
-    return budget
+    return budget - (decodes if policy.chunked else 0)
 
 
 @compiled

@@ -1,17 +1,27 @@
 """The main loop: takes what happens next, until every request has an end."""
 
 import heapq
+import math
 
+from pdserve.planner.simulator.booking import book_pass, finish, join, leave
 from pdserve.planner.simulator.compiled import compiled, entry
-from pdserve.planner.simulator.events import BIND, DRAINED, LANDED, SAMPLED, STEP_END, Event
+from pdserve.planner.simulator.events import (
+    BIND,
+    DRAINED,
+    LANDED,
+    PASS_END,
+    SAMPLED,
+    STEP_END,
+    Event,
+)
 from pdserve.planner.simulator.memory import free_held
 from pdserve.planner.simulator.network import take_drained
 from pdserve.planner.simulator.prefix_cache import touch
 from pdserve.planner.simulator.queues import enqueue
-from pdserve.planner.simulator.routing import prefilled, route, route_decode
+from pdserve.planner.simulator.routing import prefilled, route, route_decode, unassign
 from pdserve.planner.simulator.shared import by_reference
-from pdserve.planner.simulator.state import JOINING, NOBODY, PREFILL, World
-from pdserve.planner.simulator.step import begin_step, end_step, finish, leave, wake
+from pdserve.planner.simulator.state import NOBODY, PREFILL, World
+from pdserve.planner.simulator.step import begin_step, end_step, wake
 from pdserve.planner.simulator.transfer import admit_pull, land, through
 
 
@@ -45,6 +55,10 @@ def run(tables: World) -> float:
             _bind(w, events, subject, now)
         elif kind == LANDED:
             _landed(w, events, subject, now)
+        elif kind == PASS_END:
+            i = w.requests[subject].decode_on
+            book_pass(w, i, subject, now)
+            wake(w, events, i, now)
         elif kind == DRAINED and state.transfers_stamp == stamp:
             r = take_drained(w, events, now)
             while r != NOBODY:
@@ -76,6 +90,7 @@ def _sampled(w: World, events: list[Event], r: int, now: float) -> None:
     request, state = w.requests[r], w.run[0]
     i = request.decode_on if request.preemptions else request.prefill_on
     instance = w.instances[i]
+    instance.passing -= 1
     touch(w, i, r)
     request.context = request.target
     if request.first_s <= now:  # not while it is NaN
@@ -90,11 +105,28 @@ def _sampled(w: World, events: list[Event], r: int, now: float) -> None:
     if done:
         finish(w, r, now)
     if instance.role == PREFILL:
-        _hand_over(w, events, r, now)
+        if done and math.isnan(request.admitted_s):
+            _keep(w, events, r, now)
+        else:
+            _hand_over(w, events, r, now)
     elif done:
         leave(w, r)
     else:
-        _join(w, events, i, r, now)
+        join(w, i, r)
+        wake(w, events, i, now)
+
+
+@compiled
+def _keep(w: World, events: list[Event], r: int, now: float) -> None:
+    """The first token of request `r` was its last, before decode had blocks for its KV."""
+    request = w.requests[r]
+    free_held(w, r)
+    if w.instances[request.prefill_on].queued:
+        wake(w, events, request.prefill_on, now)
+    if w.instances[request.decode_on].policy.kv_limit:
+        wake(w, events, request.decode_on, now)  # its queue forgets it
+    else:
+        unassign(w, r)
 
 
 @compiled
@@ -113,21 +145,13 @@ def _landed(w: World, events: list[Event], r: int, now: float) -> None:
     request = w.requests[r]
     d = request.decode_on
     w.instances[d].loading -= 1
-    request.ready_s = now
     free_held(w, r)
     touch(w, d, r)
     if request.remaining == 0:
         leave(w, r)  # its first token was its last
-        wake(w, events, d, now)
     else:
-        _join(w, events, d, r, now)
-    wake(w, events, request.prefill_on, now)
-
-
-@compiled
-def _join(w: World, events: list[Event], i: int, r: int, now: float) -> None:
-    """Request `r` decodes on instance `i` from its next step on."""
-    instance = w.instances[i]
-    w.lists[i, JOINING, instance.joining] = r
-    instance.joining += 1
-    wake(w, events, i, now)
+        request.ready_s = now
+        join(w, d, r)
+    if w.instances[request.prefill_on].queued:
+        wake(w, events, request.prefill_on, now)
+    wake(w, events, d, now)

@@ -25,7 +25,7 @@ def is_pull(w: World, i: int, r: int) -> bool:
 def fits(w: World, i: int, r: int) -> bool:
     """Whether instance `i` has a slot and blocks for all present tokens of waiting request `r`."""
     instance = w.instances[i]
-    occupied = instance.decoding + instance.prefilling + instance.loading
+    occupied = instance.decoding + instance.prefilling + instance.passing + instance.loading
     if occupied >= instance.policy.max_batch_seqs:
         return False
     if not instance.policy.kv_limit:
@@ -47,8 +47,8 @@ def take_blocks(w: World, i: int, r: int) -> int:
     else:
         request.held_blocks = needed
     # The last token is always computed where its logits are wanted.
-    usable = request.target - (0 if is_pull(w, i, r) else 1)
-    return min(cached_tokens(w, i, r), usable)
+    usable = min(cached_tokens(w, i, r), request.target - (0 if is_pull(w, i, r) else 1))
+    return usable - usable % instance.policy.block_size
 
 
 @compiled
@@ -68,10 +68,10 @@ def free_blocks(w: World, r: int) -> None:
 
 
 @compiled
-def grow(w: World, i: int, r: int) -> None:
-    """Request `r`, which decodes on instance `i`, has the blocks of its context."""
+def grow(w: World, i: int, r: int, steps: int) -> None:
+    """Request `r`, which decodes on instance `i`, has the blocks of its context `steps` on."""
     instance, request = w.instances[i], w.requests[r]
-    blocks = blocks_for(request.context, instance.policy.block_size)
+    blocks = blocks_for(request.context + steps, instance.policy.block_size)
     if blocks > request.blocks:
         instance.free_blocks -= blocks - request.blocks
         request.blocks = blocks
@@ -79,10 +79,18 @@ def grow(w: World, i: int, r: int) -> None:
 
 @compiled
 def make_room(w: World, i: int) -> None:
-    """Preempts sequences, the last one that arrived first, until all others can make a step."""
+    """Preempts sequences, the last one that arrived first, until all others can make a step.
+
+    They have the blocks for it then: what is admitted besides cannot take them.
+    """
     instance = w.instances[i]
-    while instance.decoding > 0 and _growth(w, i, 1) > instance.free_blocks:
+    lacking = _growth(w, i, 1)
+    while lacking > instance.free_blocks:
         _preempt(w, i)
+        lacking = _growth(w, i, 1)
+    if lacking:
+        for k in range(instance.decoding):
+            grow(w, i, w.lists[i, DECODING, k], 1)
 
 
 @compiled
@@ -124,13 +132,15 @@ def _growth(w: World, i: int, steps: int) -> int:
 def _preempt(w: World, i: int) -> None:
     """Takes the blocks of the latest sequence, prefilling ones included, and lets it wait again."""
     instance = w.instances[i]
-    last, at, kind = NOBODY, 0, DECODING
+    latest, last, at, kind = NOBODY, NOBODY, 0, DECODING
     for k in range(instance.decoding):
-        if w.lists[i, DECODING, k] > last:
-            last, at, kind = w.lists[i, DECODING, k], k, DECODING
+        r = w.lists[i, DECODING, k]
+        if w.requests[r].turn > latest:
+            latest, last, at, kind = w.requests[r].turn, r, k, DECODING
     for k in range(instance.prefilling):
-        if w.lists[i, PREFILLING, k] > last:
-            last, at, kind = w.lists[i, PREFILLING, k], k, PREFILLING
+        r = w.lists[i, PREFILLING, k]
+        if w.requests[r].turn > latest:
+            latest, last, at, kind = w.requests[r].turn, r, k, PREFILLING
     request = w.requests[last]
     if kind == DECODING:
         instance.decoding -= 1

@@ -1,4 +1,4 @@
-"""The queue of each instance: first come, first served, a preempted sequence before all others."""
+"""The queue of each instance: first come, first served, also those that were preempted."""
 
 from pdserve.planner.simulator.compiled import compiled
 from pdserve.planner.simulator.state import NOBODY, World
@@ -8,6 +8,8 @@ from pdserve.planner.simulator.state import NOBODY, World
 def enqueue(w: World, i: int, r: int) -> None:
     """Request `r` waits at the end of instance `i`'s queue."""
     instance = w.instances[i]
+    instance.turns += 1
+    w.requests[r].turn = instance.turns
     w.requests[r].behind = NOBODY
     if instance.queued:
         w.requests[instance.queue_tail].behind = r
@@ -19,13 +21,18 @@ def enqueue(w: World, i: int, r: int) -> None:
 
 @compiled
 def put_back(w: World, i: int, r: int) -> None:
-    """Request `r` waits at the head of instance `i`'s queue."""
-    instance = w.instances[i]
-    if instance.queued:
-        w.requests[r].behind = instance.queue_head
+    """Request `r`, which left instance `i`'s queue, waits in it again, by its turn."""
+    instance, request = w.instances[i], w.requests[r]
+    before, after = NOBODY, instance.queue_head if instance.queued else NOBODY
+    while after != NOBODY and w.requests[after].turn < request.turn:
+        before, after = after, w.requests[after].behind
+    request.behind = after
+    if before == NOBODY:
+        instance.queue_head = r
     else:
+        w.requests[before].behind = r
+    if after == NOBODY:
         instance.queue_tail = r
-    instance.queue_head = r
     instance.queued += 1
 
 

@@ -20,7 +20,7 @@ def route(w: World, r: int) -> int:
     best, best_seqs, best_s, best_estimate = NOBODY, 0, 0.0, 0.0
     for i in range(len(w.instances)):
         instance = w.instances[i]
-        if instance.role == DECODE:
+        if instance.role == DECODE or not w.able[instance.kind, r]:
             continue
         past = cached_tokens(w, i, r)
         squares = request.prompt * request.prompt - past * past
@@ -45,7 +45,7 @@ def route_decode(w: World, r: int) -> int:
     best, best_s = NOBODY, 0.0
     for d in range(len(w.instances)):
         instance = w.instances[d]
-        if instance.role != DECODE or instance.group != group:
+        if instance.role != DECODE or instance.group != group or not w.able[instance.kind, r]:
             continue
         tokens = instance.tokens + request.prompt
         rate = pair_rate(w, request.prefill_on, d, 1)

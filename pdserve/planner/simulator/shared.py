@@ -38,6 +38,7 @@ def by_reference(w: World) -> World:
     return _shared_world(
         w.requests,
         w.instances,
+        w.able,
         w.lists,
         w.order,
         w.stage_free_s,

@@ -40,10 +40,12 @@ class SimulatedInstance:
         """KV blocks that it holds."""
         return self.cost.kv_tokens // self.policy.block_size
 
-    def holds(self, tokens: state.Array) -> state.Array:
-        """Whether it can hold sequences of so many tokens."""
-        capacity = self.kv_blocks * self.policy.block_size
-        return tokens <= (capacity if self.policy.kv_limit else self.cost.kv_tokens)
+    def holds(self, workload: Workload) -> state.Array:
+        """Which requests it can hold, `[requests]`, until its phase is done with them."""
+        if not self.policy.kv_limit:
+            return workload.prompt_tokens <= self.cost.kv_tokens
+        outputs = 0 if self.role == "prefill" else workload.output_tokens
+        return workload.prompt_tokens + outputs <= self.kv_blocks * self.policy.block_size
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,40 +91,56 @@ def simulate(
     simulation ends once more requests have missed an SLO than `slo.attainment` allows; the rest of
     the result is worth nothing then.
     """
-    served = np.flatnonzero(_holdable(deployment, workload))
+    able = _able(deployment, workload)
+    entries = [kind for each, kind in _kinds(deployment).items() if each.role != "decode"]
+    served = np.flatnonzero(able[entries].any(axis=0))
     refused = len(workload) - len(served)
     allowed = len(workload)
     if stop_early:
         # A hair above, so that 90 % of 10 requests are 9 of them.
         allowed = math.floor((1 - slo.attainment) * len(workload) + 1e-9) - refused
-    world = _world(deployment, workload, served, slo, allowed)
+    world = _world(deployment, workload, able, served, slo, allowed)
     began = time.perf_counter()
     end_s = run(world)
     wall_s = time.perf_counter() - began
     return _result(workload, served, world, end_s, wall_s)
 
 
-def _holdable(deployment: Deployment, workload: Workload) -> state.Array:
-    """Which requests some instance of each phase can hold."""
-    nobody = np.zeros(len(workload), np.bool_)
-    held = dict.fromkeys(_ROLES, nobody)
-    for each in set(deployment.instances):
-        only = each.role == "prefill"
-        tokens = workload.prompt_tokens + (0 if only else workload.output_tokens)
-        if not each.policy.kv_limit:
-            tokens = workload.prompt_tokens
-        held[each.role] = held[each.role] | each.holds(tokens)
-    return held["both"] | (held["prefill"] & held["decode"])
+def _kinds(deployment: Deployment) -> dict[SimulatedInstance, int]:
+    """The different instances, numbered."""
+    return {each: kind for kind, each in enumerate(dict.fromkeys(deployment.instances))}
+
+
+def _able(deployment: Deployment, workload: Workload) -> state.Array:
+    """Whose KV an instance of each kind can hold and hand on, `[kinds, requests]`."""
+    kinds = _kinds(deployment)
+    able = np.array([kind.holds(workload) for kind in kinds])
+    for kind, row in kinds.items():
+        if kind.role == "prefill":
+            receivers = [
+                kinds[other]
+                for other in kinds
+                if other.role == "decode" and other.group == kind.group
+            ]
+            able[row] &= able[receivers].any(axis=0)
+    return able
 
 
 def _world(
-    deployment: Deployment, workload: Workload, served: state.Array, slo: Slo, allowed: int
+    deployment: Deployment,
+    workload: Workload,
+    able: state.Array,
+    served: state.Array,
+    slo: Slo,
+    allowed: int,
 ) -> state.World:
     instances, links = deployment.instances, deployment.links
-    chosen = workload.take(served)
-    count = len(chosen)
-    slots = max(1, min(count, max(each.policy.max_batch_seqs for each in instances)))
-    table = _instances(deployment, chosen)
+    count = len(served)
+    # Without a limit of memory nobody waits to be admitted, so that all may be there at once.
+    limited = all(each.policy.kv_limit for each in instances)
+    most = max(each.policy.max_batch_seqs for each in instances) if limited else count
+    slots = max(1, min(count, most))
+    table = _instances(deployment, workload)
     link_table = new_table(state.Link, len(links.bytes_per_s))
     link_table["bytes_per_s"] = links.bytes_per_s
     run_table = new_table(state.Run, 1)
@@ -132,18 +150,19 @@ def _world(
     run_table["tail"] = 1.0 / deployment.layer_groups
     run_table["link_latency_s"] = links.latency_s
     run_table["output_tokens"] = deployment.output_tokens
-    run_table["prefix_block"] = chosen.prefix.block_tokens if chosen.prefix else 1
+    run_table["prefix_block"] = workload.prefix.block_tokens if workload.prefix else 1
     run_table["slice_s"] = max(1.5 * workload.duration_s, 1.0) / _SLICES
     run_table["left"] = count
     return state.World(
-        requests=_requests(chosen),
+        requests=_requests(workload)[served],
         instances=table,
+        able=np.ascontiguousarray(able[:, served]),
         lists=np.zeros((len(instances), state.LISTS, slots), np.int64),
-        order=np.zeros(2 * slots, np.int64),
+        order=np.zeros(slots, np.int64),
         stage_free_s=np.zeros((len(instances), max(each.cost.pp for each in instances))),
         links=link_table,
         transfers=new_table(state.Transfer, count),
-        prefix_ids=chosen.prefix.ids if chosen.prefix else np.zeros(0, np.int64),
+        prefix_ids=np.array(workload.prefix.ids if workload.prefix else (), np.int64),
         prefix_cache=new_prefix_cache(len(instances), int(table["prefix_capacity"].max())),
         timeline=np.zeros((len(instances), _SLICES), record_type(state.Moment)),
         run=run_table,
@@ -152,7 +171,7 @@ def _world(
 
 def _requests(workload: Workload) -> state.Array:
     table = new_table(state.Request, len(workload))
-    table["arrival_s"] = workload.arrival_s
+    table["arrival_s"] = workload.arrival_s - workload.arrival_s[0]
     table["prompt"] = workload.prompt_tokens
     table["output"] = workload.output_tokens
     if workload.prefix:
@@ -167,12 +186,14 @@ def _requests(workload: Workload) -> state.Array:
 
 def _instances(deployment: Deployment, workload: Workload) -> state.Array:
     links = deployment.links
+    kinds = _kinds(deployment)
     table = new_table(state.Instance, len(deployment.instances))
     for row, each in zip(table, deployment.instances, strict=True):
         row["cost"] = astuple(each.cost)
         row["policy"] = astuple(each.policy)
         row["role"] = _ROLES[each.role]
         row["group"] = each.group
+        row["kind"] = kinds[each]
         row["kv_blocks"] = row["free_blocks"] = each.kv_blocks
         if workload.prefix and each.policy.kv_limit:
             row["prefix_capacity"] = each.cost.kv_tokens // workload.prefix.block_tokens
@@ -200,7 +221,7 @@ def _result(
         queue_s=column(seen["started_s"] - seen["arrival_s"]),
         handoff_s=column(np.maximum(0.0, seen["ready_s"] - seen["first_s"])),
         admission_s=column(np.maximum(0.0, seen["admitted_s"] - seen["first_s"])),
-        finished_s=column(seen["finished_s"]),
+        finished_s=column(seen["finished_s"] + workload.arrival_s[0]),
         preemptions=column(seen["preemptions"], 0),
         cached_tokens=column(seen["cached"], 0),
         prefill_on=column(seen["prefill_on"], state.NOBODY),

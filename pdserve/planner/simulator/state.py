@@ -35,7 +35,8 @@ class Request:
     prefix_end: int
     prefill_on: int
     decode_on: int
-    behind: int  # the next one in the same queue
+    behind: int  # the next one in the same queue or the same pass
+    turn: int  # its place among all that ever came to its instance's queue
     past: int
     target: int
     chunk: int
@@ -63,21 +64,24 @@ class Instance:
     policy: Policy
     role: int
     group: int
+    kind: int  # equal instances have the same
     kv_blocks: int
     free_blocks: int
     busy: bool  # whether a step is in flight
     stamp: int  # of the event that ends it
     began_s: float
     steps: int  # decode steps that it makes, 1 unless it leaps
-    taken: int  # sequences at the head of the decoding ones that are in it
+    taken: int  # sequences at the head of the decoding ones that are in it; pp = 1
     decoding: int
     joining: int
     prefilling: int
     context: int  # tokens with KV of all decoding sequences
+    passing: int  # sequences between the first stage of a pipeline and its end
     loading: int  # sequences with blocks whose KV is on its way
     queued: int
     queue_head: int
     queue_tail: int
+    turns: int  # requests that have ever come to the queue
     backlog_s: float  # predicted prefill work that is queued or running
     seqs: int  # requests routed here that have not finished
     tokens: int  # prompt tokens of those
@@ -151,13 +155,15 @@ class Run:
 class World(NamedTuple):
     """All that the simulation's functions share.
 
-    `lists`, `[instances, LISTS, slots]`, has indices of requests, `stage_free_s`, `[instances,
-    stages]`, when a pipeline stage has let go of all passes, `prefix_cache` and `timeline` are
-    `[instances, places]` and `[instances, slices]`; `run` has one row.
+    `able`, `[kinds, requests]`, says whose KV an instance of a kind can hold, and hand on. `lists`,
+    `[instances, LISTS, slots]`, has indices of requests, `stage_free_s`, `[instances, stages]`,
+    when a pipeline stage has let go of all passes, `prefix_cache` and `timeline` are `[instances,
+    places]` and `[instances, slices]`; `run` has one row.
     """
 
     requests: Table[Request]
     instances: Table[Instance]
+    able: Array
     lists: Array
     order: Array  # scratch space for one list
     stage_free_s: Array

@@ -36,8 +36,8 @@ def land(w: World, events: list[Event], r: int, now: float) -> None:
     """Prompt and bytes of request `r` are done; its last layers follow."""
     request, run = w.requests[r], w.run[0]
     rate = pair_rate(w, request.prefill_on, request.decode_on, 1)
-    after = request.first_s + run.link_latency_s + run.tail * _bytes(w, r) / rate
-    push(w, events, max(now, after), LANDED, r, 0)
+    last = max(now, request.first_s + run.tail * _bytes(w, r) / rate)
+    push(w, events, last + run.link_latency_s, LANDED, r, 0)
 
 
 @compiled
