@@ -29,6 +29,9 @@ _COMMANDS = {
     "models": _Command("models", "list the models that the router serves"),
     "status": _Command("status", "show the cluster as the router sees it"),
     "profile": _Command("profile", "measure what prefill and decode cost on this machine"),
+    "plan": _Command(
+        "plan", "find which instances to run, and where, for the most goodput per GPU"
+    ),
     "simulate": _Command("simulate", "predict what requests see on given instances"),
     "prefill": _Command("instance", "run one prefill instance"),
     "decode": _Command("instance", "run one decode instance"),

@@ -190,7 +190,7 @@ def _table(summary: Mapping[str, Any], slo: Slo) -> Table:
         ("tpot_ms", "TPOT"),
         ("handoff_ms", "first token to KV on decode"),
     ):
-        figures = [f"{summary[key][p]:,.1f}" for p in ("p50", "p90", "p99")]
+        figures = [_figure(summary[key][p]) for p in ("p50", "p90", "p99")]
         bound = bounds.get(key, math.inf)
         table.add_row(name, *figures, f"{bound:,.0f}" if math.isfinite(bound) else "")
     table.caption = (
@@ -200,6 +200,10 @@ def _table(summary: Mapping[str, Any], slo: Slo) -> Table:
     )
     table.caption_justify = "left"
     return table
+
+
+def _figure(ms: float) -> str:
+    return f"{ms:,.1f}" if math.isfinite(ms) else "–"
 
 
 def _finite(value: Any) -> Any:

@@ -72,6 +72,7 @@ class Analysis:
     problem: Problem
     search: Search
     evaluation: Evaluation
+    rival_evaluation: Evaluation | None  # at the same rate
     goodput_range: tuple[float, float]
     curves: Sequence[Curve]
     margins: Margins
@@ -88,6 +89,11 @@ class Analysis:
     def runner_up(self) -> Found | None:
         """The best plan of another layout."""
         return self.search.found[1] if len(self.search.found) > 1 else None
+
+    @property
+    def rival(self) -> Found | None:
+        """The best plan of the other kind: colocated if the plan is not, disaggregated if it is."""
+        return _rival(self.search)
 
     @property
     def colocated(self) -> Found | None:
@@ -127,6 +133,9 @@ def analyse(problem: Problem, search: Search, progress: Callable[[str, int], Non
     goodputs = [best.goodput] + [
         bench.goodput(best.goodput, seed) for seed in range(1, problem.effort.seeds)
     ]
+    rival = _rival(search)
+    if rival is not None:
+        progress(f"the same rate, {rival.layout}", 0)
     curves = []
     for found in _to_compare(search):
         progress(f"attainment against rate, {found.layout}", 1)
@@ -135,6 +144,7 @@ def analyse(problem: Problem, search: Search, progress: Callable[[str, int], Non
         problem=problem,
         search=search,
         evaluation=evaluation,
+        rival_evaluation=Bench(problem, rival.placement).at(rate) if rival else None,
         goodput_range=(min(goodputs), max(goodputs)),
         curves=curves,
         margins=margins(problem, evaluation),
@@ -168,13 +178,19 @@ def _factor(needed: Floats, attainment: float) -> float:
     return factor if factor <= 1 else float("nan")
 
 
+def _rival(search: Search) -> Found | None:
+    """The best plan that is colocated if the very best is not, and the other way round."""
+    colocated = search.found[0].layout.startswith("colocated")
+    others = (f for f in search.found if f.layout.startswith("colocated") != colocated)
+    return next(others, None)
+
+
 def _to_compare(search: Search) -> list[Found]:
     """The best plan, the runner-up, and the best of the other kind where it is neither."""
     chosen = list(search.found[:2])
-    for colocated in (True, False):
-        kind = [f for f in search.found if f.layout.startswith("colocated") == colocated]
-        if kind and not any(f in chosen for f in kind):
-            chosen.append(kind[0])
+    rival = _rival(search)
+    if rival is not None and rival not in chosen:
+        chosen.append(rival)
     return chosen
 
 
