@@ -70,7 +70,8 @@ def read_cluster(path: str | Path) -> Cluster:
 def write_cluster(cluster: Cluster, path: str | Path) -> None:
     """Writes the cluster so that `read_cluster` gives an equal one; each node is one line.
 
-    Raises `ConfigError` where the file cannot be written, or two kinds of GPU have one name.
+    A rate that no float of the file's unit gives may change in its last bit. Raises `ConfigError`
+    where the file cannot be written, or two kinds of GPU have one name.
     """
     kinds: dict[str, Gpu] = {}
     for node in cluster.nodes:

@@ -142,7 +142,8 @@ class PlanFile:
 def write_plan(plan: PlanFile, path: str | Path) -> None:
     """Writes the plan so that `read_plan` gives an equal one; the same plan, the same bytes.
 
-    Raises `ConfigError` where the file cannot be written.
+    A bound of the SLO that no float of milliseconds gives may change in its last bit. Raises
+    `ConfigError` where the file cannot be written.
     """
     document: dict[str, Any] = {
         "version": VERSION,
