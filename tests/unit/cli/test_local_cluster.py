@@ -41,6 +41,22 @@ async def test_instances_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> Non
         assert cluster.processes["decode-1"].stderr_tail[0].startswith("threads=2 ")
 
 
+async def test_an_instance_may_differ() -> None:
+    spec = ClusterSpec(
+        1, 2, InstanceConfig(threads=3), differing={"decode-1": InstanceConfig(threads=5)}
+    )
+    async with LocalCluster(spec) as cluster:
+        threads = {
+            name: cluster.processes[name].stderr_tail[0].split()[0] for _, name in spec.names()
+        }
+    assert threads == {"prefill-0": "threads=3", "decode-0": "threads=3", "decode-1": "threads=5"}
+
+
+def test_who_differs_must_be_there() -> None:
+    with pytest.raises(ConfigError, match="there is no instance decode-1"):
+        ClusterSpec(differing={"decode-1": InstanceConfig()})
+
+
 async def test_what_the_environment_sets_does_not_reach_the_children(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
