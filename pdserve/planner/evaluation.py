@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pdserve.latency.source import LatencySource
+from pdserve.planner.load import lasting
 from pdserve.planner.plan import Placement
 from pdserve.planner.policies import Batching
 from pdserve.planner.problem import Problem
@@ -13,12 +14,10 @@ from pdserve.planner.simulator.links import Links
 from pdserve.planner.simulator.result import Floats, Result
 from pdserve.planner.simulator.simulation import Deployment, SimulatedInstance, simulate
 from pdserve.planner.topology import links_of
-from pdserve.workload.operations import repeat, rotate
+from pdserve.workload.operations import rotate
 from pdserve.workload.workload import Workload
 
 _LAYER_GROUPS = 6
-# A simulation covers at least so much time, or a large cluster would never fill up.
-_LEAST_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +83,7 @@ class Bench:
         load = self.problem.sample(effort.plan_requests)
         if seed:
             load = rotate(load, seed / effort.seeds)
-        enough = int(min(rate * _LEAST_S, effort.plan_requests))
-        return (repeat(load, enough) if enough > len(load) else load).at_rate(rate)
+        return lasting(load, rate, len(load))
 
 
 def deployment_of(

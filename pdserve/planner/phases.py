@@ -14,6 +14,7 @@ import numpy as np
 from pdserve.latency.cost import DecodeCost, InstanceCost, PrefillCost
 from pdserve.planner.plan import Layout, Role, Shape
 from pdserve.planner.problem import Problem
+from pdserve.planner.load import lasting
 from pdserve.planner.simulator.links import separate_links
 from pdserve.planner.simulator.policy import DISTSERVE, Policy
 from pdserve.planner.simulator.simulation import Deployment, SimulatedInstance, simulate
@@ -24,10 +25,9 @@ _NOTHING = PrefillCost(0.0, 0.0, 0.0)
 # Prefill of the sort that decode sees when it is judged alone: at once, and without end.
 _AT_ONCE = InstanceCost(1, 1, _NOTHING, DecodeCost(0, 0, 0), DecodeCost(0, 0, 0), 1, 1 << 40)
 _ALL_AT_ONCE = replace(DISTSERVE, first_token_decoded=False)
-# Every shape is judged by a share of the requests first, but by so many seconds of them that its
-# batches fill up. All of the requests are for those that come near the best of their kind.
+# Every shape is judged by a share of the requests first. All of them are for those that come near
+# the best of their kind.
 _ROUGHLY = 0.1
-_LEAST_S = 60.0
 _NEAR = 0.75
 
 
@@ -111,12 +111,35 @@ class _Alone:
         if self._role == "prefill":
             seen = replace(seen, output_tokens=np.ones_like(seen.output_tokens))
 
+        ceiling = _ceiling(self._role, self._cost, self._workload)
+
         def meets(rate: float) -> bool:
-            requests = max(math.ceil(share * len(seen)), math.ceil(rate * _LEAST_S))
-            load = seen.take(slice(0, requests)).at_rate(rate)
+            if rate > ceiling:
+                return False
+            load = lasting(seen, rate, math.ceil(share * len(seen)))
             return simulate(self._deployment, load, self._slo, stop_early=True).meets(self._slo)
 
         return self._problem.effort.bisection.highest(meets, first)
+
+
+def _ceiling(role: Role, cost: InstanceCost, workload: Workload) -> float:
+    """A rate that no batch, however large, gets through.
+
+    A short trace may be over before an overloaded instance has fallen behind.
+    """
+    prompts = workload.prompt_tokens.astype(float)
+    prefill = cost.prefill
+    prefill_s = prefill.per_token_s * prompts.mean() + prefill.per_square_s * (prompts**2).mean()
+    output = float(workload.output_tokens.mean())
+    context = float(prompts.mean())
+    step_s = min(
+        line.per_context_token_s * context + line.per_sequence_s
+        for line in (cost.decode, cost.decode_large)
+    )
+    busy_s = (0.0 if role == "decode" else prefill_s) + (
+        0.0 if role == "prefill" else step_s * output
+    )
+    return cost.pp / busy_s if busy_s > 0 else math.inf
 
 
 def _unloaded_rate(role: Role, cost: InstanceCost, workload: Workload, slo: Slo) -> float:
