@@ -123,7 +123,7 @@ class CachedPrefix:
 
 @dataclass(slots=True)
 class Moment:
-    """The largest values within one slice of the timeline."""
+    """The largest values within a slice of the timeline; the last one has all that comes later."""
 
     queued: int
     running: int

@@ -38,7 +38,7 @@ def begin_step(w: World, events: list[Event], i: int, now: float) -> None:
     if instance.policy.kv_limit:
         make_room(w, i)
     tokens, squares, decodes = fill(w, events, i, now, decodable(w, i))
-    _note(w, i, now)
+    _note(w, i, now, now)
     instance.steps = 1
     instance.began_s = now
     instance.busy = tokens > 0 or decodes > 0
@@ -57,6 +57,8 @@ def end_step(w: World, i: int, now: float) -> None:
     """Books what instance `i`'s step has computed."""
     instance = w.instances[i]
     instance.busy = False
+    if now > instance.began_s:
+        _note(w, i, instance.began_s, now)
     instance.busy_s += now - instance.began_s
     if instance.taken or instance.joining:
         book_decodes(w, i, now)
@@ -126,12 +128,14 @@ def _announce_samples(w: World, events: list[Event], i: int, time: float) -> Non
 
 
 @compiled
-def _note(w: World, i: int, now: float) -> None:
-    """Keeps the largest values of the present slice of the timeline."""
+def _note(w: World, i: int, since: float, now: float) -> None:
+    """Keeps the largest values of the slices of the timeline from `since` until now."""
     instance = w.instances[i]
-    slices = w.timeline.shape[1]
-    moment = w.timeline[i, min(int(now / w.run[0].slice_s), slices - 1)]
+    last = w.timeline.shape[1] - 1
+    first = min(int(since / w.run[0].slice_s), last)
     running = instance.decoding + instance.prefilling + instance.passing
-    moment.queued = max(moment.queued, instance.queued)
-    moment.running = max(moment.running, running)
-    moment.kv_blocks = max(moment.kv_blocks, instance.kv_blocks - instance.free_blocks)
+    for k in range(first, min(int(now / w.run[0].slice_s), last) + 1):
+        moment = w.timeline[i, k]
+        moment.queued = max(moment.queued, instance.queued)
+        moment.running = max(moment.running, running)
+        moment.kv_blocks = max(moment.kv_blocks, instance.kv_blocks - instance.free_blocks)
