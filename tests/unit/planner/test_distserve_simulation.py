@@ -164,3 +164,35 @@ def reference_trace(rate):
     prompts = np.array([int(row["prompt_tokens"]) for row in rows])
     outputs = np.array([int(row["output_tokens"]) for row in rows])
     return Workload("reference", arrival_s - arrival_s[0], prompts, outputs)
+
+
+@pytest.mark.parametrize(("model", "decode"), [("13b", (1, 2)), ("13b", (1, 4)), ("66b", (2, 4))])
+def test_goodput_of_a_decode_pipeline_is_close(model, decode):
+    """The highest rate at which 90 % of requests attain, to within a tenth."""
+    slo = Slo(ttft_s=2.5, tpot_s=0.06 if model == "13b" else 0.09)
+    costs = (
+        PROFILES[model].instance(8 if model == "66b" else 4, 1),
+        PROFILES[model].instance(*decode),
+    )
+
+    def by_naive(workload):
+        return np.mean(
+            [
+                job.ttft_s <= slo.ttft_s and job.tpot_s <= slo.tpot_s
+                for job in naive(workload, *costs)
+            ]
+        )
+
+    def by_simulator(workload):
+        return simulated(workload, *costs, slo).attainment(slo)
+
+    assert goodput(by_simulator) == pytest.approx(goodput(by_naive), rel=0.1)
+
+
+def goodput(attainment):
+    low, high = 1.0, 64.0
+    while high > 1.05 * low:
+        rate = np.sqrt(low * high)
+        attains = attainment(chats(4, 200, rate, output=60)) >= 0.9
+        low, high = (rate, high) if attains else (low, rate)
+    return low
