@@ -1,7 +1,9 @@
-"""What one instance of each phase can do by itself, for every parallelism.
+"""What the instances of each phase can do by themselves, for every parallelism.
 
 DistServe's algorithm 1 (OSDI 2024, section 4.2) optimises the phases apart: prefill by its TTFT
-alone, decode by its TPOT alone, each as if the other were no bottleneck.
+alone, decode by its TPOT alone, each as if the other were no bottleneck. It simulates one instance;
+here it is as many as a node's worth of GPUs, for several small ones bear a burst better than one of
+them suggests, and would lose against a large one unjustly.
 """
 
 import math
@@ -12,9 +14,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from pdserve.latency.cost import DecodeCost, InstanceCost, PrefillCost
+from pdserve.planner.load import lasting
 from pdserve.planner.plan import Layout, Role, Shape
 from pdserve.planner.problem import Problem
-from pdserve.planner.load import lasting
 from pdserve.planner.simulator.links import separate_links
 from pdserve.planner.simulator.policy import DISTSERVE, Policy
 from pdserve.planner.simulator.simulation import Deployment, SimulatedInstance, simulate
@@ -28,12 +30,13 @@ _ALL_AT_ONCE = replace(DISTSERVE, first_token_decoded=False)
 # Every shape is judged by a share of the requests first. All of them are for those that come near
 # the best of their kind.
 _ROUGHLY = 0.1
+_POOL_GPUS = 8
 _NEAR = 0.75
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A shape of instance, and the goodput of one of them by itself, in requests per second."""
+    """A shape of instance, and the goodput of one of several such, in requests per second."""
 
     shape: Shape
     goodput: float
@@ -82,16 +85,17 @@ def judge_instances(
 
 
 class _Alone:
-    """One instance whose other phase costs nothing."""
+    """Instances of one shape whose other phase costs nothing."""
 
     def __init__(self, problem: Problem, role: Role, cost: InstanceCost, policy: Policy) -> None:
         self._problem, self._role, self._cost = problem, role, cost
         self._workload = problem.sample(problem.effort.instance_requests)
         self._slo, policy = problem.slo, replace(policy, first_token_decoded=False)
-        instances = [SimulatedInstance(role, cost, policy)]
+        self._count = max(1, min(_POOL_GPUS, problem.gpu_budget) // cost.gpus)
+        instances = [SimulatedInstance(role, cost, policy)] * self._count
         if role == "prefill":
             self._slo = replace(self._slo, tpot_s=math.inf)
-            instances = [SimulatedInstance("both", cost, policy)]
+            instances = [SimulatedInstance("both", cost, policy)] * self._count
         elif role == "decode":
             self._slo = replace(self._slo, ttft_s=math.inf)
             instances.insert(0, SimulatedInstance("prefill", _AT_ONCE, _ALL_AT_ONCE))
@@ -103,7 +107,7 @@ class _Alone:
         )
 
     def goodput(self, share: float = 1.0, guess: float | None = None) -> float:
-        """Its goodput by this share of the requests; 0 where no rate meets the SLOs."""
+        """The goodput of each by this share of the requests; 0 where no rate meets the SLOs."""
         first = guess or _unloaded_rate(self._role, self._cost, self._workload, self._slo)
         if first == 0:
             return 0.0
@@ -116,7 +120,7 @@ class _Alone:
         def meets(rate: float) -> bool:
             if rate > ceiling:
                 return False
-            load = lasting(seen, rate, math.ceil(share * len(seen)))
+            load = lasting(seen, rate * self._count, math.ceil(share * len(seen)))
             return simulate(self._deployment, load, self._slo, stop_early=True).meets(self._slo)
 
         return self._problem.effort.bisection.highest(meets, first)
