@@ -3,15 +3,16 @@
 import math
 
 from pdserve.planner.analysis import Analysis
-from pdserve.planner.report.facts import near_runner_up
+from pdserve.planner.report.facts import is_colocated, near_runner_up
 from pdserve.planner.report.formats import duration, number, percent
-from pdserve.planner.report.names import LAYOUTS, RESOURCES
+from pdserve.planner.report.names import COLOCATED_RESOURCES, LAYOUTS, RESOURCES
 
 
 def binding(analysis: Analysis) -> str:
     """What gives way first beyond the goodput, and what would help."""
     seen = analysis.binding
-    resource, remedy = RESOURCES.get(seen.resource, (seen.resource.capitalize(), ""))
+    known = COLOCATED_RESOURCES if is_colocated(analysis.best) else RESOURCES
+    resource, remedy = known.get(seen.resource, (seen.resource.capitalize(), ""))
     text = (
         f"{resource} gives way first: a little beyond the goodput {percent(seen.ttft_missed)} of "
         f"the requests miss the TTFT SLO and {percent(seen.tpot_missed)} the TPOT SLO."

@@ -4,9 +4,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pdserve.planner.analysis import Analysis
-from pdserve.planner.cluster import Node
-from pdserve.planner.plan import InstancePlan
+from pdserve.planner.cluster import Cluster, Node
+from pdserve.planner.plan import InstancePlan, Placement
 from pdserve.planner.report.formats import bandwidth
 from pdserve.planner.report.names import ROLE_NAMES, short_name
 
@@ -48,11 +47,11 @@ class ClusterView:
     racks: tuple[tuple[str, tuple[Card, ...]], ...]
 
 
-def view_cluster(analysis: Analysis) -> ClusterView:
-    """How the plan's instances lie on the nodes."""
-    at = _stages(analysis.best.placement.instances)
-    paired = analysis.best.layout == "paired"
-    nodes = sorted(analysis.problem.cluster.nodes, key=lambda node: (node.zone, node.rack))
+def view_nodes(cluster: Cluster, placement: Placement) -> ClusterView:
+    """How a plan's instances lie on the nodes."""
+    at = _stages(placement.instances)
+    paired = placement.layout == "paired"
+    nodes = sorted(cluster.nodes, key=lambda node: (node.zone, node.rack))
     cards = [
         Card(node.name, _about(node), 1, node.gpus, _blocks(node, at, paired), (node.name,))
         for node in nodes

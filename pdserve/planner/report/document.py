@@ -65,8 +65,8 @@ def to_document(analysis: Analysis) -> Document:
         "absent": dict(sorted(analysis.search.absent.items())),
         "runner_up_within_noise": near_runner_up(analysis),
         "margins": {
-            "ttft": analysis.margins.ttft,
-            "tpot": analysis.margins.tpot,
+            "ttft": analysis.margins.ttft if math.isfinite(problem.slo.ttft_s) else None,
+            "tpot": analysis.margins.tpot if math.isfinite(problem.slo.tpot_s) else None,
             "both": analysis.margins.both,
         },
         "binding": {

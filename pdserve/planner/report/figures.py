@@ -51,7 +51,9 @@ def attainment(analysis: Analysis) -> Figure:
     ]
     layout["annotations"] = [
         _note_left(problem.slo.attainment, f"target {percent(problem.slo.attainment)}"),
-        _note_top(analysis.evaluation.rate, f"{goal} {number(analysis.evaluation.rate)}"),
+        _note_below(
+            analysis.evaluation.rate, f"{goal} {number(analysis.evaluation.rate)}", "right"
+        ),
     ]
     return {"data": data, "layout": layout}
 
@@ -88,7 +90,9 @@ def latency(analysis: Analysis, of: str) -> Figure:
         layout["xaxis"]["range"] = [max(low, np.log10(first) - 0.05) if first else low, high]
         layout["shapes"].append(_vertical(bound * 1e3))
         # A logarithmic axis wants the logarithm for a note, though not for a line.
-        layout["annotations"] = [_note_top(float(np.log10(bound * 1e3)), f"SLO {duration(bound)}")]
+        layout["annotations"] = [
+            _note_below(float(np.log10(bound * 1e3)), f"SLO {duration(bound)}", "left")
+        ]
     return {"data": data, "layout": layout}
 
 
@@ -96,11 +100,11 @@ def slo_scale(analysis: Analysis) -> Figure:
     """Attainment at one rate if the SLOs were scaled: both, or one while the other stays."""
     problem = analysis.problem
     data = []
-    for name, dash, color, scaled in (
-        ("both SLOs", "solid", LAYOUT_COLORS[analysis.best.layout], (True, True)),
-        ("TTFT alone", "dot", "prefill", (True, False)),
-        ("TPOT alone", "dash", "decode", (False, True)),
-    ):
+    lines = [("both SLOs", "solid", LAYOUT_COLORS[analysis.best.layout], (True, True))]
+    if np.isfinite(problem.slo.ttft_s) and np.isfinite(problem.slo.tpot_s):
+        lines.append(("TTFT alone", "dot", "prefill", (True, False)))
+        lines.append(("TPOT alone", "dash", "decode", (False, True)))
+    for name, dash, color, scaled in lines:
         data.append(_scale_line(problem, analysis.evaluation, name, dash, color, scaled))
     if analysis.rival is not None and analysis.rival_evaluation is not None:
         name = f"both SLOs, {LAYOUTS[analysis.rival.layout]}"
@@ -111,7 +115,7 @@ def slo_scale(analysis: Analysis) -> Figure:
     layout["xaxis"] |= {"range": [_SCALES[-1], _SCALES[0]], "tickformat": ".1~f", "dtick": 0.2}
     layout["yaxis"] |= {"range": [0, 1.03], "tickformat": ".0%"}
     layout["shapes"] = [_horizontal(problem.slo.attainment), _vertical(1.0)]
-    layout["annotations"] = [_note_top(1.0, "as asked")]
+    layout["annotations"] = [_note_below(1.0, "as asked", "right")]
     return {"data": data, "layout": layout}
 
 
@@ -164,6 +168,7 @@ def flows(analysis: Analysis) -> Figure:
         "y": _with_nodes(placement, "prefill"),
         "colorscale": [[0, "var(--heat-low)"], [1, "var(--heat-high)"]],
         "zmin": 0,
+        "zmax": float(gigabytes.max(initial=0.0)),
         "xgap": 1,
         "ygap": 1,
         "hovertemplate": "%{y} → %{x}<br>%{z:.3~g} GB/s<extra></extra>",
@@ -298,16 +303,11 @@ def _note_left(y: float, text: str) -> Figure:
     return {**place, "text": text, "showarrow": False, "font": _NOTE_FONT}
 
 
-def _note_top(x: float, text: str) -> Figure:
-    place = {
-        "x": x,
-        "xanchor": "left",
-        "yref": "paper",
-        "y": 0.02,
-        "yanchor": "bottom",
-        "xshift": 4,
-    }
-    return {**place, "text": text, "showarrow": False, "font": _NOTE_FONT}
+def _note_below(x: float, text: str, anchor: str) -> Figure:
+    """Beside the foot of a vertical line, on the side where no curve comes down."""
+    shift = 4 if anchor == "left" else -4
+    place = {"x": x, "xanchor": anchor, "yref": "paper", "y": 0.02, "yanchor": "bottom"}
+    return {**place, "xshift": shift, "text": text, "showarrow": False, "font": _NOTE_FONT}
 
 
 def _rounded(values: Iterable[float]) -> list[float]:

@@ -13,7 +13,7 @@ from pdserve.planner.analysis import Analysis
 from pdserve.planner.plan import Layout, Role
 from pdserve.planner.problem import Problem
 from pdserve.planner.report import figures
-from pdserve.planner.report.cluster_view import view_cluster
+from pdserve.planner.report.cluster_view import view_nodes
 from pdserve.planner.report.facts import (
     advantage,
     best_per_gpu,
@@ -131,7 +131,7 @@ def render_html(analysis: Analysis) -> str:
         compared=_compared(analysis),
         slos=_slos(analysis),
         seen=[f"p{p}" for p in PERCENTILES],
-        cluster=view_cluster(analysis),
+        cluster=view_nodes(problem.cluster, analysis.best.placement),
         roles=[(each.role, ROLE_NAMES[each.role]) for each in capacities(analysis, analysis.best)],
         paired=analysis.best.layout == "paired",
         links=_links(analysis),
@@ -187,7 +187,7 @@ def _tiles(analysis: Analysis) -> list[Tile]:
         Tile("Goodput", number(best.goodput), "req/s", f"{number(low)} – {number(high)} by seed"),
         Tile("Per GPU", number(best.per_gpu), "req/s", plural(best.placement.gpus, "GPU")),
     ]
-    if analysis.rival is not None:
+    if analysis.rival is not None and analysis.rival.goodput:
         kind = "disaggregated" if is_colocated(best) else "colocated"
         gain = advantage(problem, best, analysis.rival)
         what = _measure(analysis)

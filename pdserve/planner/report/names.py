@@ -28,10 +28,6 @@ RESOURCES: dict[str, tuple[str, str]] = {
         "The network between prefill and decode",
         "faster network cards, or prefill and decode stages on the same nodes",
     ),
-    "KV memory": (
-        "KV memory",
-        "GPUs with more memory, or more of them to an instance, so that weights leave more room",
-    ),
     "KV memory of prefill": (
         "KV memory of prefill, where prompts wait to be fetched",
         "decode instances that fetch sooner, or prefill GPUs with more memory",
@@ -39,6 +35,22 @@ RESOURCES: dict[str, tuple[str, str]] = {
     "KV memory of decode": (
         "KV memory of decode",
         "more decode instances, or GPUs with more memory for them",
+    ),
+}
+
+# The same for instances that do both phases, which have no others to take over.
+COLOCATED_RESOURCES: dict[str, tuple[str, str]] = {
+    "prefill computing": (
+        "Prefill computing",
+        "more instances, faster GPUs, or a looser TTFT SLO",
+    ),
+    "decode steps": (
+        "The time of steps, in which prompts and tokens share an instance,",
+        "more instances, GPUs with more memory bandwidth, or a looser TPOT SLO",
+    ),
+    "KV memory": (
+        "KV memory",
+        "GPUs with more memory, or more of them to an instance, so that weights leave more room",
     ),
 }
 

@@ -4,7 +4,6 @@ import math
 
 from pdserve.planner.analysis import Analysis
 from pdserve.planner.report.facts import (
-    advantage,
     is_colocated,
     lost_on_the_way,
     mean_kv_bytes,
@@ -66,9 +65,11 @@ def _why_apart(analysis: Analysis, paired: Found | None) -> str:
     if paired is None:
         reason = analysis.search.absent.get("paired", "")
         return f"{text}. With the stages of both on the same nodes there is no plan: {reason}."
-    gain = advantage(analysis.problem, analysis.best, paired)
-    rest = f"{number(paired.goodput)} requests/s on {plural(paired.placement.gpus, 'GPU')}"
+    where = plural(paired.placement.gpus, "GPU")
+    if analysis.problem.rate is not None:
+        return f"{text}. Stages that share nodes would need {where} for the same rate."
+    share = percent(paired.goodput / analysis.best.goodput)
     return (
-        f"{text}. Stages that share nodes would serve {rest}; to be free of that is worth "
-        f"{number(gain)} times as much."
+        f"{text}. Stages that share nodes would serve {number(paired.goodput)} requests/s on "
+        f"{where}, {share} of that."
     )

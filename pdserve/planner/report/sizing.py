@@ -46,10 +46,11 @@ def _served(analysis: Analysis, phase: PhaseCapacity) -> str:
     cluster = analysis.problem.cluster
     name = ROLE_NAMES[phase.role]
     if len(phase.parts) == 1:
-        shape, _, goodput = phase.parts[0]
+        shape, count, goodput = phase.parts[0]
+        every = f", all {count} of them {number(phase.goodput)}" if count > 1 else ""
         return (
             f"One {name} instance ({parallelism(cluster, shape)}) serves {number(goodput)} "
-            f"requests/s by itself, all {phase.instances} of them {number(phase.goodput)}."
+            f"requests/s by itself{every}."
         )
     parts = " + ".join(
         f"{count} × {number(goodput)} ({parallelism(cluster, shape)})"

@@ -17,7 +17,7 @@ from pdserve.planner.simulator.result import PERCENTILES, Floats
 _STYLES = {"prefill": "yellow", "decode": "bright_blue", "both": "green"}
 
 
-def report_table(analysis: Analysis) -> RenderableType:
+def plan_view(analysis: Analysis) -> RenderableType:
     """Plan, prediction, layouts, margins and the explanation, one below the other."""
     style = "bold green" if is_colocated(analysis.best) else "bold magenta"
     return Group(

@@ -114,6 +114,8 @@ def _comparison(analysis: Analysis) -> str:
     other = "disaggregated" if is_colocated(best) else "colocated"
     if rival is None:
         return f"No {other} layout has a plan."
+    if not rival.goodput:
+        return f"No {other} layout serves any rate."
     gain = number(advantage(problem, best, rival))
     name = f"the best {other} layout ({LAYOUTS[rival.layout]})"
     where = plural(rival.placement.gpus, "GPU")
@@ -121,7 +123,8 @@ def _comparison(analysis: Analysis) -> str:
         served = f"{number(rival.goodput)} requests/s on {where}"
         return f"That is {gain} times the goodput of {name}, which serves {served}."
     needs = f"costs {number(rival.price)} an hour" if best.price else f"needs {where}"
-    return f"{name[0].upper()}{name[1:]} {needs} for the same rate, {gain} times as much."
+    much = f"{gain} times as much" if gain != "1" else "as much as this"
+    return f"{name[0].upper()}{name[1:]} {needs} for the same rate, {much}."
 
 
 def _phases_alone(analysis: Analysis) -> str:
