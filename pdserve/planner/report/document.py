@@ -151,8 +151,8 @@ def _instance(instance: InstancePlan) -> Document:
 
 
 def _candidate(candidate: Candidate) -> Document:
-    per_gpu = candidate.goodput / candidate.shape.gpus
-    return _shape(candidate.shape) | {"goodput": candidate.goodput, "goodput_per_gpu": per_gpu}
+    figures = {"goodput": candidate.goodput, "goodput_per_gpu": candidate.per_gpu}
+    return _shape(candidate.shape) | figures
 
 
 def _kv(analysis: Analysis) -> Document:

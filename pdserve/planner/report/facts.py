@@ -21,7 +21,7 @@ ROLES: tuple[Role, ...] = ("prefill", "decode", "both")
 
 @dataclass(frozen=True, slots=True)
 class PhaseCapacity:
-    """What a plan's instances of one role serve if each works by itself, in requests per second.
+    """What a plan's instances of one role serve if the other costs nothing, in requests per second.
 
     `parts` has the count of each shape and the goodput of one of them, NaN where none was judged.
     """
@@ -56,7 +56,7 @@ def candidates(analysis: Analysis, role: Role, layout: Layout) -> Sequence[Candi
 
 
 def capacities(analysis: Analysis, found: Found) -> list[PhaseCapacity]:
-    """What the phases of a plan serve by themselves."""
+    """What the phases of a plan serve, each if the other cost nothing."""
     shapes = found.placement.shapes()
     result = []
     for role in ROLES:
@@ -85,7 +85,7 @@ def lost_on_the_way(analysis: Analysis, found: Found) -> bool:
 
 def best_per_gpu(judged: Sequence[Candidate]) -> float:
     """The most goodput per GPU of any shape; 0 where none meets its SLO."""
-    return max((each.goodput / each.shape.gpus for each in judged), default=0.0)
+    return max((each.per_gpu for each in judged), default=0.0)
 
 
 def ideal_per_gpu(analysis: Analysis) -> float:

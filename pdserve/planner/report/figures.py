@@ -300,14 +300,14 @@ def _vertical(x: float) -> Figure:
 
 def _note_left(y: float, text: str) -> Figure:
     place = {"xref": "paper", "x": 0.01, "xanchor": "left", "y": y, "yanchor": "top"}
-    return {**place, "text": text, "showarrow": False, "font": _NOTE_FONT}
+    return {**place, "text": text, **_NOTE_STYLE}
 
 
 def _note_below(x: float, text: str, anchor: str) -> Figure:
     """Beside the foot of a vertical line, on the side where no curve comes down."""
     shift = 4 if anchor == "left" else -4
     place = {"x": x, "xanchor": anchor, "yref": "paper", "y": 0.02, "yanchor": "bottom"}
-    return {**place, "xshift": shift, "text": text, "showarrow": False, "font": _NOTE_FONT}
+    return {**place, "xshift": shift, "text": text, **_NOTE_STYLE}
 
 
 def _rounded(values: Iterable[float]) -> list[float]:
@@ -315,4 +315,9 @@ def _rounded(values: Iterable[float]) -> list[float]:
 
 
 _RULE = {"color": "var(--rule)", "width": 1.2, "dash": "dot"}
-_NOTE_FONT = {"size": 11.5, "color": "var(--soft)"}
+_NOTE_STYLE = {
+    "showarrow": False,
+    "font": {"size": 11.5, "color": "var(--soft)"},
+    "bgcolor": "var(--card)",
+    "borderpad": 1,
+}

@@ -331,8 +331,8 @@ def _shape_table(analysis: Analysis, title: str, role: Role, layout: Layout) -> 
                 number(each.shape.max_batch_tokens) if each.shape.max_batch_tokens else "∞",
                 number(each.goodput),
             ),
-            per_gpu=number(each.goodput / each.shape.gpus),
-            share=each.goodput / each.shape.gpus / most,
+            per_gpu=number(each.per_gpu),
+            share=each.per_gpu / most,
             chosen=each.shape in chosen,
         )
         for each in judged

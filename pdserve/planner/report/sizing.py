@@ -30,7 +30,7 @@ def ratio(analysis: Analysis) -> str:
         )
     if any(phase.goodput < rate for phase in phases):
         sentences.append(
-            "Together they bear bursts better than each alone, and may serve more than the sum."
+            "The plan serves more than that: the more instances, the better they bear bursts."
         )
     return " ".join(sentences)
 
@@ -45,21 +45,19 @@ def shapes(analysis: Analysis) -> str:
 def _served(analysis: Analysis, phase: PhaseCapacity) -> str:
     cluster = analysis.problem.cluster
     name = ROLE_NAMES[phase.role]
+    alone = f"{name.capitalize()} alone: " if phase.role != "both" else ""
     if len(phase.parts) == 1:
         shape, count, goodput = phase.parts[0]
         every = f", all {count} of them {number(phase.goodput)}" if count > 1 else ""
-        return (
-            f"One {name} instance ({parallelism(cluster, shape)}) serves {number(goodput)} "
-            f"requests/s by itself{every}."
-        )
+        subject = f"an instance ({parallelism(cluster, shape)})"
+        if not alone:
+            subject = subject.capitalize()
+        return f"{alone}{subject} serves {number(goodput)} requests/s{every}."
     parts = " + ".join(
         f"{count} × {number(goodput)} ({parallelism(cluster, shape)})"
         for shape, count, goodput in phase.parts
     )
-    return (
-        f"By themselves the {phase.instances} {name} instances serve {parts} = "
-        f"{number(phase.goodput)} requests/s."
-    )
+    return f"{alone}{phase.instances} instances serve {parts} = {number(phase.goodput)} requests/s."
 
 
 def _alternatives(analysis: Analysis, phase: PhaseCapacity) -> str:
@@ -81,12 +79,12 @@ def _alternatives(analysis: Analysis, phase: PhaseCapacity) -> str:
         return f"{text}; no other shape meets the SLO."
     listing = listed(
         [
-            f"{parallelism(cluster, each.shape)} {number(each.goodput / each.shape.gpus)}"
+            f"{parallelism(cluster, each.shape)} {number(each.per_gpu)}"
             for each in others[:_ALTERNATIVES]
         ]
     )
     text += f"; next to it {listing}."
-    if others[0].goodput / others[0].shape.gpus > mine * _CLEAR:
+    if others[0].per_gpu > mine * _CLEAR:
         text += " What is better by itself does not add up to a better plan."
     return text
 
