@@ -61,15 +61,13 @@ class Bench:
             placement, problem.sources, self.links, problem.mean_output
         )
 
+    def serves(self, rate: float) -> bool:
+        """Whether the target share of requests meets the SLOs at this rate, with every seed."""
+        return all(self._meets(rate, seed) for seed in range(self.problem.effort.seeds))
+
     def goodput(self, guess: float, seed: int = 0) -> float:
         """The highest rate at which the target share meets the SLOs; `guess` is a first one."""
-        slo = self.problem.slo
-
-        def meets(rate: float) -> bool:
-            load = self._load(rate, seed)
-            return simulate(self._deployment, load, slo, stop_early=True).meets(slo)
-
-        return self.problem.effort.bisection.highest(meets, guess)
+        return self.problem.effort.bisection.highest(lambda rate: self._meets(rate, seed), guess)
 
     def at(self, rate: float, seeds: int | None = None) -> Evaluation:
         """All that is seen at this rate, with so many seeds (default: the problem's)."""
@@ -77,6 +75,11 @@ class Bench:
         loads = [self._load(rate, seed) for seed in range(seeds or self.problem.effort.seeds)]
         results = [simulate(self._deployment, load, slo) for load in loads]
         return Evaluation(rate, loads, results, [result.attainment(slo) for result in results])
+
+    def _meets(self, rate: float, seed: int) -> bool:
+        slo = self.problem.slo
+        load = self._load(rate, seed)
+        return simulate(self._deployment, load, slo, stop_early=True).meets(slo)
 
     def _load(self, rate: float, seed: int) -> Workload:
         effort = self.problem.effort

@@ -5,6 +5,7 @@ and simulated as a whole, with its transfers on the links that they would cross.
 could not see (links, the other phase's waiting) shows there, and the plan grows or shrinks by it.
 """
 
+import math
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -19,9 +20,9 @@ from pdserve.planner.plan import Layout, Placement, Role, Shape
 from pdserve.planner.problem import Problem
 from pdserve.planner.units import judge_units
 
-# A plan that falls short of its rate is asked for again, for a rate higher by at least this.
+# A plan for a rate is sought between so much and a multiple of it, down to this factor.
+_LEAST_SHARE, _MOST_SHARE = 0.6, 2.0
 _MARGIN = 1.03
-_MOST_ATTEMPTS = 6
 # By how much prefill may count for less or more than it is worth by itself.
 _WEIGHTS = (1.0, 0.85, 0.92, 1.08, 1.18)
 _ROLES: tuple[tuple[Layout, Role], ...] = (
@@ -201,26 +202,24 @@ def _for_rate(
     """The least plan that serves `rate` when it is simulated as a whole.
 
     The program's sum of single goodputs is asked for more where links and waiting have their share,
-    and for less where many instances bear bursts better than one.
+    and for less where many instances bear bursts better than few: by bisection, as a goodput is
+    found.
     """
     options = [part.option for part in parts]
-    best: Found | None = None
-    asked, seen = rate, set[tuple[int, ...]]()
-    for _ in range(_MOST_ATTEMPTS):
+    best: Placement | None = None
+    asked, too_little, enough = rate, rate * _LEAST_SHARE, math.inf
+    while enough > too_little * _MARGIN:
         counts = least_cost(options, limits, asked)
-        if not counts or tuple(counts) in seen:
-            break
-        seen.add(tuple(counts))
-        found = _simulated(problem, _place(problem, layout, parts, counts), asked)
-        enough = found.goodput >= rate
-        if enough and (best is None or _rank(problem, found) < _rank(problem, best)):
-            best = found
-        elif best is not None:
-            break
-        shortfall = rate / found.goodput if found.goodput > 0 else 2.0
-        asked *= shortfall if enough else min(2.0, max(_MARGIN, shortfall))
+        placement = _place(problem, layout, parts, counts) if counts else None
+        if placement is None:
+            enough = asked  # more than there is
+        elif Bench(problem, placement).serves(rate):
+            best, enough = placement, asked
+        else:
+            too_little = asked
+        asked = math.sqrt(too_little * min(enough, too_little * _MOST_SHARE))
     if best is not None:
-        return best
+        return _simulated(problem, best, rate)
     most, _ = most_goodput(options, limits)
     return f"its instances add up to {most:.3g} requests/s at most, links and waiting aside"
 
