@@ -185,7 +185,9 @@ def _for_goodput(
         found = _simulated(problem, _place(problem, layout, parts, counts), rate)
         if best is None or _rank(problem, found) < _rank(problem, best):
             best = found
-    return best or f"nothing fits on {problem.gpu_budget} GPUs"
+    if best is None:
+        return f"nothing fits on {problem.gpu_budget} GPUs"
+    return best if best.goodput > 0 else "as a whole it meets the SLOs at no rate"
 
 
 def _weighted(option: Option, prefill: float) -> Option:
