@@ -36,7 +36,9 @@ def run(tables: World) -> float:
     heapq.heappop(events)  # the list has its type now
     state = w.run[0]
     now = 0.0
-    while state.left > 0 and state.misses <= state.allowed_misses:
+    while state.left > 0 or (events and events[0][0] <= now):  # a step ends with its last token
+        if state.misses > state.allowed_misses:
+            break
         if state.arrived < len(w.requests):
             arrival_s = w.requests[state.arrived].arrival_s
             if not events or arrival_s <= events[0][0]:
@@ -113,7 +115,7 @@ def _sampled(w: World, events: list[Event], r: int, now: float) -> None:
         leave(w, r)
     else:
         join(w, i, r)
-        wake(w, events, i, now)
+    wake(w, events, i, now)  # with a pipeline it may have waited for this place
 
 
 @compiled
@@ -121,8 +123,6 @@ def _keep(w: World, events: list[Event], r: int, now: float) -> None:
     """The first token of request `r` was its last, before decode had blocks for its KV."""
     request = w.requests[r]
     free_held(w, r)
-    if w.instances[request.prefill_on].queued:
-        wake(w, events, request.prefill_on, now)
     if w.instances[request.decode_on].policy.kv_limit:
         wake(w, events, request.decode_on, now)  # its queue forgets it
     else:

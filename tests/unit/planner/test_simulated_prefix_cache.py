@@ -48,13 +48,14 @@ def conversations(draw):
         lengths.append(blocks)
         prompts.append(blocks * BLOCK + draw(st.integers(0 if blocks else 1, BLOCK - 1)))
     offsets = np.concatenate(([0], np.cumsum(lengths)))
+    numbers = {block: number for number, block in enumerate(dict.fromkeys(ids))}
     count = len(prompts)
     return Workload(
         "conversations",
         np.arange(count) * 10.0,
         np.array(prompts),
         np.full(count, 2),
-        PrefixBlocks(offsets, np.array(ids, np.int64), BLOCK),
+        PrefixBlocks(offsets, np.array([numbers[block] for block in ids], np.int64), BLOCK),
     )
 
 

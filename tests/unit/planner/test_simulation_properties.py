@@ -285,3 +285,14 @@ def test_a_late_admission_still_pays_the_links_latency():
     result = simulate(deployment, steady(2, 0.0, 10, 3), Slo())
     assert result.admission_s[1] > 0.25
     assert result.handoff_s - result.admission_s == pytest.approx([0.25, 0.25])
+
+
+def test_a_queue_moves_on_when_a_pipeline_lets_go_of_the_memory():
+    """The second prompt needs all blocks, and nothing but the first one's end frees them."""
+    policy = Policy(block_size=4)
+    made = Deployment(
+        [SimulatedInstance("both", cost(48, pp=2), policy)], separate_links(1, 1.0), 1.0
+    )
+    workload = replace(steady(2, 0.0, 1, 1), prompt_tokens=np.array([1, 45]))
+    result = simulate(made, workload, Slo())
+    assert result.queue_s[1] == pytest.approx(result.ttft_s[0])
