@@ -5,6 +5,7 @@ then crosses nothing but the node's own links. Instances of several stages take 
 where one is too small, and units of paired stages take nodes of their own.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -41,19 +42,12 @@ class Placer:
         for shape, count in sorted(whole, key=lambda each: -each[0].gpus):
             for _ in range(count):
                 self._add(shape, self._neighbours(shape), ANYWHERE)
-        left = {shape: count for shape, count in wanted if not self._spans_nodes(shape)}
-        totals = dict(left)
-        for room in self._rooms:
-            while (behind := self._most_behind(room, left, totals)) is not None:
-                left[behind] -= 1
-                self._add(behind, [room.take(behind.tp) for _ in range(behind.pp)], ANYWHERE)
-        missing = next((shape for shape, count in left.items() if count), None)
-        if missing is not None:
-            raise ConfigError(
-                f"{left[missing]} {missing.role} instances of {missing} find no node with "
-                f"{missing.gpus} free GPUs",
-                field="cluster",
-            )
+        within = [(shape, count) for shape, count in wanted if not self._spans_nodes(shape)]
+        for kind in sorted({shape.gpu for shape, _ in within}):
+            queue = _in_turn([each for each in within if each[0].gpu == kind])
+            rooms = [room for room in self._rooms if room.node.gpu.name == kind]
+            for shape, room in _dealt(queue, rooms):
+                self._add(shape, [room.take(shape.tp) for _ in range(shape.pp)], ANYWHERE)
 
     def unit(self, shapes: Sequence[Shape], group: int) -> None:
         """Places a unit: stage `k` of all its instances on the same node, for every `k`."""
@@ -95,20 +89,6 @@ class Placer:
             field="cluster",
         )
 
-    def _most_behind(
-        self, room: _Room, left: dict[Shape, int], totals: dict[Shape, int]
-    ) -> Shape | None:
-        """Of the shapes that fit here, the one of which the largest share is still to be placed."""
-        fitting = [
-            shape
-            for shape, count in left.items()
-            if count and shape.gpu == room.node.gpu.name and shape.gpus <= len(room.free)
-        ]
-        # At a tie the larger one, while there is room for it.
-        return max(
-            fitting, key=lambda shape: (left[shape] / totals[shape], shape.gpus), default=None
-        )
-
     def _add(self, shape: Shape, stages: Iterable[Stage], group: int) -> None:
         number = self._numbers.get(shape.role, 0)
         self._numbers[shape.role] = number + 1
@@ -126,3 +106,41 @@ class Placer:
                 group=group,
             )
         )
+
+
+def _in_turn(wanted: Sequence[tuple[Shape, int]]) -> list[Shape]:
+    """Every instance, the largest first, those of one size in the proportion of their counts."""
+    turns = [
+        (-shape.gpus, (number + 0.5) / count, shape)
+        for shape, count in wanted
+        for number in range(count)
+    ]
+    return [shape for *_, shape in sorted(turns, key=lambda turn: turn[:2])]
+
+
+def _dealt(queue: Sequence[Shape], rooms: Sequence[_Room]) -> list[tuple[Shape, _Room]]:
+    """Which node each instance goes to, on the fewest nodes on which all of them find room.
+
+    Each goes to the emptiest node, at a tie to the one with the least of its role. With the largest
+    first, sizes that divide each other leave no gaps.
+    """
+    size = max((len(room.free) for room in rooms), default=0)
+    total = sum(shape.gpus for shape in queue)
+    for count in range(min(len(rooms), -(-total // max(1, size))), len(rooms) + 1):
+        free = [len(room.free) for room in rooms[:count]]
+        roles: list[Counter[str]] = [Counter() for _ in free]
+        dealt: list[tuple[Shape, _Room]] = []
+        for shape in queue:
+            k = max(range(count), key=lambda k: (free[k], -roles[k][shape.role]))
+            if free[k] < shape.gpus:
+                break
+            free[k] -= shape.gpus
+            roles[k][shape.role] += shape.gpus
+            dealt.append((shape, rooms[k]))
+        if len(dealt) == len(queue):
+            return dealt
+    raise ConfigError(
+        f"{queue[len(dealt)].role} instance {len(dealt) + 1} of {len(queue)}, "
+        f"{queue[len(dealt)]}, finds no node with {queue[len(dealt)].gpus} free GPUs",
+        field="cluster",
+    )

@@ -137,8 +137,16 @@ def _parts(
 
 
 def _single(problem: Problem, candidate: Candidate, phase: str) -> Part:
-    shape = candidate.shape
-    return _part(problem, (shape,), float(shape.gpus), candidate.goodput, phase)
+    return _part(
+        problem, (candidate.shape,), _room(problem, candidate.shape), candidate.goodput, phase
+    )
+
+
+def _room(problem: Problem, shape: Shape) -> float:
+    """What an instance takes of its nodes, with what is too little for another one like it."""
+    node = max(node.gpus for node in problem.cluster.nodes_of(shape.gpu))
+    piece, pieces = (shape.gpus, 1) if shape.gpus <= node else (shape.tp, shape.pp)
+    return float(pieces * (node // (node // piece)))
 
 
 def _part(
@@ -176,17 +184,23 @@ def _for_goodput(
     program is asked with prefill counted for less and for more as well.
     """
     best: Found | None = None
+    refused = f"nothing fits on {problem.gpu_budget} GPUs"
     seen = set[tuple[int, ...]]()
     for weight in _WEIGHTS if layout == "apart" else (1.0,):
         rate, counts = most_goodput([_weighted(part.option, weight) for part in parts], limits)
         if not counts or tuple(counts) in seen:
             continue
         seen.add(tuple(counts))
-        found = _simulated(problem, _place(problem, layout, parts, counts), rate)
+        try:
+            placement = _place(problem, layout, parts, counts)
+        except ConfigError as error:
+            refused = str(error)
+            continue
+        found = _simulated(problem, placement, rate)
         if best is None or _rank(problem, found) < _rank(problem, best):
             best = found
     if best is None:
-        return f"nothing fits on {problem.gpu_budget} GPUs"
+        return refused
     return best if best.goodput > 0 else "as a whole it meets the SLOs at no rate"
 
 
@@ -212,9 +226,12 @@ def _for_rate(
     asked, too_little, enough = rate, rate * _LEAST_SHARE, math.inf
     while enough > too_little * _MARGIN:
         counts = least_cost(options, limits, asked)
-        placement = _place(problem, layout, parts, counts) if counts else None
+        try:
+            placement = _place(problem, layout, parts, counts) if counts else None
+        except ConfigError:
+            placement = None
         if placement is None:
-            enough = asked  # more than there is
+            enough = asked  # more than there is, or than finds room
         elif Bench(problem, placement).serves(rate):
             best, enough = placement, asked
         else:
