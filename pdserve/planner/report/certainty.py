@@ -4,7 +4,7 @@ import math
 
 from pdserve.planner.analysis import Analysis
 from pdserve.planner.report.facts import is_colocated, near_runner_up
-from pdserve.planner.report.formats import duration, number, percent
+from pdserve.planner.report.formats import duration, number, percent, plural
 from pdserve.planner.report.names import COLOCATED_RESOURCES, LAYOUTS, RESOURCES
 
 
@@ -68,7 +68,7 @@ def confidence(analysis: Analysis) -> str:
     if runner_up is not None and near_runner_up(analysis):
         sentences.append(
             f"The runner-up ({LAYOUTS[runner_up.layout]}, {number(runner_up.goodput)} requests/s "
-            f"on {runner_up.placement.gpus} GPUs) is within the noise: take either."
+            f"on {plural(runner_up.placement.gpus, 'GPU')}) is within the noise: take either."
         )
     return " ".join(sentences)
 

@@ -14,7 +14,7 @@ from pdserve.planner.evaluation import Evaluation
 from pdserve.planner.plan import Layout, Placement
 from pdserve.planner.problem import Problem
 from pdserve.planner.report.facts import ROLES
-from pdserve.planner.report.formats import duration, number, percent
+from pdserve.planner.report.formats import duration, number, percent, plural
 from pdserve.planner.report.names import LAYOUTS, ROLE_NAMES
 
 Figure = dict[str, Any]
@@ -206,7 +206,7 @@ def _curve(curve: Curve) -> list[Figure]:
         },
         {
             "type": "scatter",
-            "name": f"{name} ({curve.found.placement.gpus} GPUs)",
+            "name": f"{name} ({plural(curve.found.placement.gpus, 'GPU')})",
             "legendgroup": name,
             "x": rates,
             "y": _rounded(np.array(curve.attainment)),
