@@ -41,6 +41,7 @@ formats, told apart by their first line:
   azure     TIMESTAMP,ContextTokens,GeneratedTokens
   mooncake  timestamp (ms), input_length, output_length, hash_ids (blocks of 512 tokens)
   burstgpt  Timestamp (s), Model, Request tokens, Response tokens, Total tokens, Log Type
+  router    the log of `pdserve router`, of which the finished requests count (read only)
 """
 
 

@@ -17,7 +17,7 @@ class TraceFormat:
     Arrivals are counted in units of `1 / ticks_per_s` seconds or, in a `calendar`, are dates in
     UTC. `marks_failures`: requests without a response are recorded with 0 tokens. `prefix_ids` is
     empty where the format has no prefixes; `block_tokens` is the size of a block, 0 where each line
-    gives it itself.
+    gives it itself. With a `marker` only lines that contain it are requests.
     """
 
     name: str
@@ -30,6 +30,7 @@ class TraceFormat:
     marks_failures: bool = False
     prefix_ids: str = ""
     block_tokens: int = 0
+    marker: str = ""
 
     @property
     def required(self) -> tuple[str, str, str]:
@@ -66,8 +67,19 @@ BURSTGPT = TraceFormat(
     "burstgpt", "csv", "Timestamp", "Request tokens", "Response tokens", marks_failures=True
 )
 
+# The router's log: one line a finished request, among others.
+ROUTER = TraceFormat(
+    "router",
+    "jsonl",
+    "arrived_at",
+    "prompt_tokens",
+    "output_tokens",
+    marks_failures=True,
+    marker='"event": "request finished"',
+)
+
 FORMATS: Mapping[str, TraceFormat] = MappingProxyType(
-    {each.name: each for each in (CSV, JSONL, AZURE, MOONCAKE, BURSTGPT)}
+    {each.name: each for each in (CSV, JSONL, AZURE, MOONCAKE, BURSTGPT, ROUTER)}
 )
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from pdserve.errors import ConfigError
 from pdserve.workload.columns import Columns, MalformedLine
 from pdserve.workload.csv_lines import CsvLines, header_columns
-from pdserve.workload.formats import AUTO, FORMATS, TraceFormat, format_named
+from pdserve.workload.formats import AUTO, FORMATS, ROUTER, TraceFormat, format_named
 from pdserve.workload.jsonl_lines import JsonlLines
 from pdserve.workload.workload import Ints, PrefixBlocks, Workload
 
@@ -91,18 +91,21 @@ def _read(path: Path, file: TextIO, name: str) -> TraceFile:
             parser = CsvLines(trace_format, header_columns(first))
         except MalformedLine as error:
             raise _at_line(path, number, error) from error
-        chunks = list(_parsed(path, file, number + 1, parser))
+        chunks = list(_parsed(path, file, number + 1, parser, trace_format.marker))
     else:
         parser = JsonlLines(trace_format)
-        chunks = list(_parsed(path, chain([first], file), number, parser))
+        lines = chain([first], file)
+        chunks = list(_parsed(path, lines, number, parser, trace_format.marker))
     if not chunks:
-        raise ConfigError(f"{path}: no requests after the header", field="trace")
+        raise ConfigError(f"{path}: it has no requests", field="trace")
     return _assembled(path, trace_format, chunks, parser.block_tokens)
 
 
 def _detect(path: Path, first: str) -> TraceFormat:
     """The format whose names stand in the first line."""
     is_json = first.lstrip().startswith("{")
+    if is_json and '"event"' in first and '"logger"' in first:
+        return ROUTER
     columns = {name.lower() for name in header_columns(first)}
     for each in FORMATS.values():
         if is_json and each.container == "jsonl" and f'"{each.prompt}"' in first:
@@ -119,28 +122,28 @@ def _detect(path: Path, first: str) -> TraceFormat:
 
 
 def _parsed(
-    path: Path, lines: Iterator[str], number: int, parser: _LineParser
+    path: Path, lines: Iterator[str], number: int, parser: _LineParser, marker: str
 ) -> Iterator[Columns]:
     """The columns of each chunk of `lines`, whose first has this `number` in the file."""
     while chunk := list(islice(lines, _CHUNK_LINES)):
-        filled = [line for line in chunk if not line.isspace()]
+        filled = [line for line in chunk if not line.isspace() and marker in line]
         try:
             if filled:
                 yield parser.parse(filled)
         except MalformedLine as error:
-            raise _first_error(path, chunk, number, parser) or _at_line(
+            raise _first_error(path, chunk, number, parser, marker) or _at_line(
                 path, number, error
             ) from error
         number += len(chunk)
 
 
 def _first_error(
-    path: Path, chunk: Sequence[str], number: int, parser: _LineParser
+    path: Path, chunk: Sequence[str], number: int, parser: _LineParser, marker: str
 ) -> ConfigError | None:
     """The error of the first line that is malformed by itself."""
     for offset, line in enumerate(chunk):
         try:
-            if not line.isspace():
+            if not line.isspace() and marker in line:
                 parser.parse([line])
         except MalformedLine as error:
             return _at_line(path, number + offset, error)

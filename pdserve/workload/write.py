@@ -36,6 +36,8 @@ def write_trace(workload: Workload, path: str | Path, format: str = AUTO) -> Non
     """
     path = Path(path)
     trace_format = _by_suffix(path) if format == AUTO else format_named(format)
+    if trace_format.marker:
+        raise ConfigError(f"{trace_format.name} can be read only", field="trace_format")
     _check_prefix(workload, trace_format)
     compress = path.suffix == ".gz"
     try:

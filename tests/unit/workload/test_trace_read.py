@@ -10,6 +10,7 @@ from pdserve.errors import ConfigError
 from pdserve.workload import read
 from pdserve.workload.formats import FORMATS
 from pdserve.workload.read import read_trace, read_trace_file
+from pdserve.workload.write import write_trace
 
 CSV = "arrival_s,prompt_tokens,output_tokens\n"
 AZURE = "TIMESTAMP,ContextTokens,GeneratedTokens\n"
@@ -96,6 +97,42 @@ def test_burstgpt_requests_without_a_response_are_left_out_and_counted(tmp_path:
     assert file.workload.prompt_tokens.tolist() == [472, 417]
 
 
+def test_the_routers_log_is_a_trace(tmp_path: Path) -> None:
+    lines = [
+        {"time": "2026-11-25T20:00:00", "level": "info", "event": "started", "logger": "router"},
+        request_line("a", arrived_at=1764100002.25, prompt_tokens=30, output_tokens=7),
+        request_line("b", arrived_at=1764100000.5, prompt_tokens=20, output_tokens=5),
+        {"level": "warning", "event": "attempt failed", "logger": "router", "request_id": "c"},
+    ]
+    path = tmp_path / "router.log"
+    path.write_text("\n".join(json.dumps(line) for line in lines) + "\nready role=router\n")
+    file = read_trace_file(path)
+    assert file.format.name == "router"
+    assert file.workload.arrival_s.tolist() == [0, 1.75]
+    assert file.workload.prompt_tokens.tolist() == [20, 30]
+    assert file.workload.output_tokens.tolist() == [5, 7]
+    with pytest.raises(ConfigError, match="router can be read only"):
+        write_trace(file.workload, tmp_path / "out.jsonl", "router")
+
+
+def test_a_broken_line_of_the_routers_log_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "router.log"
+    good = request_line("a", arrived_at=1.0, prompt_tokens=3, output_tokens=2)
+    bad = request_line("b", arrived_at=1.0, prompt_tokens="many", output_tokens=2)
+    path.write_text("\n".join(json.dumps(line) for line in (good, {"event": "x"}, bad)))
+    with pytest.raises(ConfigError, match="line 3: prompt_tokens"):
+        read_trace(path)
+
+
+def request_line(request_id: str, **figures: object) -> dict[str, object]:
+    return {
+        "event": "request finished",
+        "logger": "services.router.inference",
+        "request_id": request_id,
+        **figures,
+    }
+
+
 def test_burstgpt_with_sessions(tmp_path: Path) -> None:
     text = (
         "Timestamp,Session ID,Elapsed time,Model,Request tokens,Response tokens,Total tokens,"
@@ -155,7 +192,7 @@ def test_the_format_may_be_named(tmp_path: Path) -> None:
     [
         ("", "the file is empty"),
         ("\n \n", "the file is empty"),
-        (CSV, "no requests after the header"),
+        (CSV, "it has no requests"),
         ("a,b,c\n1,2,3\n", "the first line is of no known trace format: 'a,b,c'"),
         ("[1, 2]\n", "of no known trace format"),
         ('{"a": 1}\n', "of no known trace format"),
