@@ -15,6 +15,10 @@ from pdserve.metrics import SECONDS_BUCKETS
 from services.router.watcher import State
 
 
+class ClientGoneError(Exception):
+    """The client has closed its connection, or reads nothing any more."""
+
+
 @dataclass(slots=True)
 class RequestOutcome:
     """How a request ended, as a label."""
@@ -59,7 +63,7 @@ class RouterMetrics:
         except PdserveError as error:
             outcome.label = error.reason
             raise
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, ClientGoneError):
             outcome.label = "cancelled"
             raise
         finally:

@@ -21,6 +21,7 @@ from services.router.model import ServedModel
 from services.router.orchestrator import Orchestrator
 from services.router.registry import RequestRegistry
 from services.router.releaser import Releaser
+from services.router.serving import Serving
 
 _HEALTH_PAUSE_S = 0.05
 # How long calls that outlive the drain may take to notice that they are cancelled.
@@ -46,7 +47,19 @@ class Router:
         self._metrics.watch_instances(self.fleet.count)
         placer = LeastLoad(colocated=config.colocated)
         self._dispatcher = Dispatcher(self.fleet, placer, config.placement_timeout_s)
-        self._server = self._listen(model)
+        orchestrator = Orchestrator(
+            self._dispatcher, self.releaser, self._metrics, config.max_attempts
+        )
+        serving = Serving(
+            config,
+            model,
+            self.fleet,
+            self._dispatcher,
+            orchestrator,
+            self.requests,
+            self._metrics,
+        )
+        self._server = self._listen(serving)
         self.address = self._server.address
         self.name = config.name or f"router-{self._server.port}"
 
@@ -68,21 +81,10 @@ class Router:
             await self.releaser.close()
             watching.cancel()
 
-    def _listen(self, model: ServedModel) -> RpcServer:
+    def _listen(self, serving: Serving) -> RpcServer:
         names = [each.full_name for each in router_pb2.DESCRIPTOR.services_by_name.values()]
         server = RpcServer(self._config.host, self._config.port, names)
-        orchestrator = Orchestrator(
-            self._dispatcher, self.releaser, self._metrics, self._config.max_attempts
-        )
-        servicer = InferenceServicer(
-            self._config,
-            model,
-            self.fleet,
-            self._dispatcher,
-            orchestrator,
-            self.requests,
-            self._metrics,
-        )
+        servicer = InferenceServicer(serving)
         server.register(router_pb2_grpc.add_InferenceServicer_to_server, servicer)
         return server
 

@@ -1,0 +1,150 @@
+"""What the router does for its clients, whichever protocol they speak."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from typing import TypeAlias
+
+from pdserve.config import RouterConfig
+from pdserve.errors import DeadlineError, PdserveError
+from pdserve.rpc.v1 import router_pb2, types_pb2
+from services.router.dispatcher import Dispatcher
+from services.router.fleet import Fleet
+from services.router.generation import FinishReason
+from services.router.intake import Intake, request_id_of
+from services.router.ledger import Timeline
+from services.router.live import LiveRequest
+from services.router.metrics import RouterMetrics
+from services.router.model import ServedModel
+from services.router.orchestrator import Orchestrator
+from services.router.registry import RequestRegistry
+
+log = logging.getLogger(__name__)
+
+# Hands one event to the client, and waits while the client does not keep up.
+Write: TypeAlias = Callable[[router_pb2.GenerateEvent], Awaitable[None]]
+
+
+class Serving:
+    """Generates text, and tells what is served; the gRPC and the HTTP API are forms of it."""
+
+    def __init__(
+        self,
+        config: RouterConfig,
+        model: ServedModel,
+        fleet: Fleet,
+        dispatcher: Dispatcher,
+        orchestrator: Orchestrator,
+        registry: RequestRegistry,
+        metrics: RouterMetrics,
+    ) -> None:
+        self._request_timeout_s = config.request_timeout_s
+        self._model = model
+        self._intake = Intake(model)
+        self._fleet = fleet
+        self._dispatcher = dispatcher
+        self._orchestrator = orchestrator
+        self._registry = registry
+        self._metrics = metrics
+
+    async def generate(
+        self, request: router_pb2.GenerateRequest, timeout_s: float | None, write: Write
+    ) -> None:
+        """Writes every event of the answer, `finished` last, within `timeout_s`.
+
+        None, or more than `request_timeout_s`, is `request_timeout_s`. Cancelling ends everything
+        that the request started; so does a `write` that raises, which it may with
+        `ClientGoneError`. Raises the `PdserveError` that ended the request.
+        """
+        received = time.monotonic()
+        with self._metrics.request() as outcome:
+            request_id = request_id_of(request)
+            try:
+                with self._registry.enter(request_id):
+                    reason = await self._generate(request, request_id, received, timeout_s, write)
+            except PdserveError as error:
+                extra = {"request_id": request_id, "reason": error.reason, "detail": str(error)}
+                log.info("request failed", extra=extra)
+                raise
+            name = types_pb2.FinishReason.Name(reason)
+            outcome.label = name.removeprefix("FINISH_REASON_").lower()
+
+    def model(self) -> router_pb2.Model:
+        """The one model, and whether it can be served now."""
+        return router_pb2.Model(
+            id=self._model.id,
+            context_length=self._context_limit(),
+            vocab_size=self._model.vocab_size,
+            ready=self.ready(),
+        )
+
+    def ready(self) -> bool:
+        """Whether some placement is possible now."""
+        return self._dispatcher.ready()
+
+    def cluster(self) -> router_pb2.GetClusterResponse:
+        """Every instance as the router sees it."""
+        return router_pb2.GetClusterResponse(
+            instances=self._fleet.status(), running_requests=self._registry.running
+        )
+
+    async def _generate(
+        self,
+        request: router_pb2.GenerateRequest,
+        request_id: str,
+        received: float,
+        timeout_s: float | None,
+        write: Write,
+    ) -> FinishReason:
+        allowed_s = min(timeout_s or self._request_timeout_s, self._request_timeout_s)
+        try:
+            async with asyncio.timeout(allowed_s):
+                live = await self._accept(request, request_id, received, received + allowed_s)
+                return await self._stream(live, write)
+        except TimeoutError as error:
+            text = f"the request's deadline of {allowed_s:g} s has passed"
+            raise DeadlineError(text, limit=f"{allowed_s:g} s") from error
+
+    async def _accept(
+        self,
+        request: router_pb2.GenerateRequest,
+        request_id: str,
+        received: float,
+        deadline: float,
+    ) -> LiveRequest:
+        generation = await self._intake.accept(request, request_id, self._context_limit())
+        detokenizer = self._model.tokenizer.detokenizer(continuing=generation.continues_prompt)
+        return LiveRequest(generation, detokenizer, Timeline(received), deadline, self._metrics)
+
+    async def _stream(self, live: LiveRequest, write: Write) -> FinishReason:
+        producer = asyncio.create_task(self._orchestrator.run(live))
+        try:
+            while (event := await live.outbox.get()) is not None:
+                await write(event)
+                live.written()
+            reason = await producer
+        finally:
+            producer.cancel()
+            await asyncio.gather(producer, return_exceptions=True)
+        last = live.finished(reason)
+        await write(last)
+        log.info("request finished", extra=_summary(last))
+        return reason
+
+    def _context_limit(self) -> int:
+        """Longest prompt + output that can be served now, tokens."""
+        return min(self._model.context_length, self._fleet.view().context_limit or 2**31)
+
+
+def _summary(event: router_pb2.GenerateEvent) -> dict[str, str | int | float]:
+    """The facts about a finished request that belong in the log."""
+    finished = event.finished
+    return {
+        "request_id": event.ref.request_id,
+        "prompt_tokens": finished.prompt_tokens,
+        "output_tokens": finished.output_tokens,
+        "attempts": len(finished.attempts),
+        "ttft_s": round(finished.ledger.ttft_s, 4),
+        "total_s": round(finished.ledger.total_s, 4),
+    }
