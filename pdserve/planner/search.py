@@ -7,7 +7,7 @@ could not see (links, the other phase's waiting) shows there, and the plan grows
 
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
@@ -25,6 +25,8 @@ _LEAST_SHARE, _MOST_SHARE = 0.6, 2.0
 _MARGIN = 1.03
 # By how much prefill may count for less or more than it is worth by itself.
 _WEIGHTS = (1.0, 0.85, 0.92, 1.08, 1.18)
+# How often the largest of an answer's instances are left out.
+_SMALLER = 3
 _ROLES: tuple[tuple[Layout, Role], ...] = (
     ("apart", "prefill"),
     ("apart", "decode"),
@@ -180,17 +182,12 @@ def _for_goodput(
 ) -> Found | str:
     """The plan with the most goodput when it is simulated as a whole.
 
-    What a phase is worth beside the other one may differ from what it is worth alone, so the
-    program is asked with prefill counted for less and for more as well.
+    What a phase is worth beside the other one and on its links may differ from what it is worth
+    alone, so several answers of the program are simulated.
     """
     best: Found | None = None
     refused = f"nothing fits on {problem.gpu_budget} GPUs"
-    seen = set[tuple[int, ...]]()
-    for weight in _WEIGHTS if layout == "apart" else (1.0,):
-        rate, counts = most_goodput([_weighted(part.option, weight) for part in parts], limits)
-        if not counts or tuple(counts) in seen:
-            continue
-        seen.add(tuple(counts))
+    for rate, counts in _answers(layout, [part.option for part in parts], limits):
         try:
             placement = _place(problem, layout, parts, counts)
         except ConfigError as error:
@@ -202,6 +199,34 @@ def _for_goodput(
     if best is None:
         return refused
     return best if best.goodput > 0 else "as a whole it meets the SLOs at no rate"
+
+
+def _answers(
+    layout: Layout, options: Sequence[Option], limits: Limits
+) -> Iterator[tuple[float, list[int]]]:
+    """Different answers of the program: rates, and counts of the options.
+
+    Prefill is counted for less and for more than it is worth. Then what is largest in an answer is
+    left out of the next: smaller instances spread over the nodes, and so does what they receive.
+    """
+    seen = set[tuple[int, ...]]()
+    for weight in _WEIGHTS if layout == "apart" else (1.0,):
+        rate, counts = most_goodput([_weighted(option, weight) for option in options], limits)
+        if counts and tuple(counts) not in seen:
+            seen.add(tuple(counts))
+            yield rate, counts
+    left = list(options)
+    _, counts = most_goodput(left, limits)
+    for _ in range(_SMALLER):
+        used = [k for k, count in enumerate(counts) if count]
+        if not used:
+            return
+        largest = max(used, key=lambda k: sum(left[k].gpus.values()))
+        left[largest] = replace(left[largest], rates={})
+        rate, counts = most_goodput(left, limits)
+        if counts and tuple(counts) not in seen:
+            seen.add(tuple(counts))
+            yield rate, counts
 
 
 def _weighted(option: Option, prefill: float) -> Option:
