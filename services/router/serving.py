@@ -129,7 +129,7 @@ class Serving:
             await asyncio.gather(producer, return_exceptions=True)
         last = live.finished(reason)
         await write(last)
-        log.info("request finished", extra=_summary(last))
+        log.info("request finished", extra=_summary(last, live.timeline.received))
         return reason
 
     def _context_limit(self) -> int:
@@ -137,11 +137,13 @@ class Serving:
         return min(self._model.context_length, self._fleet.view().context_limit or 2**31)
 
 
-def _summary(event: router_pb2.GenerateEvent) -> dict[str, str | int | float]:
-    """The facts about a finished request that belong in the log."""
+def _summary(event: router_pb2.GenerateEvent, received: float) -> dict[str, str | int | float]:
+    """The facts about a finished request that belong in the log; `pdserve.workload` reads them."""
     finished = event.finished
+    arrived_at = time.time() - (time.monotonic() - received)
     return {
         "request_id": event.ref.request_id,
+        "arrived_at": round(arrived_at, 6),
         "prompt_tokens": finished.prompt_tokens,
         "output_tokens": finished.output_tokens,
         "attempts": len(finished.attempts),

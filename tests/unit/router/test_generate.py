@@ -1,9 +1,15 @@
 """A request that nothing goes wrong with."""
 
+import logging
+from pathlib import Path
+
+import pytest
 from router_bench import bench
 from router_fakes import ANSWER, EOS, OUTPUT, Script
 
+from pdserve.logs import JsonFormatter
 from pdserve.rpc.v1 import router_pb2, types_pb2
+from pdserve.workload.read import read_trace
 
 STOP, LENGTH = types_pb2.FINISH_REASON_STOP, types_pb2.FINISH_REASON_LENGTH
 
@@ -178,3 +184,18 @@ async def test_models_and_cluster_are_listed() -> None:
         assert [each.state for each in cluster.instances] == ["up", "up"]
         assert cluster.instances[0].report.info.name == "prefill-0"
         assert cluster.running_requests == 0
+
+
+async def test_the_log_is_a_trace_to_plan_with(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO):
+        async with bench() as it:
+            for prompt in ("hello", "hi"):
+                await it.generate(prompt)
+    path = tmp_path / "router.log"
+    path.write_text("\n".join(JsonFormatter().format(record) for record in caplog.records))
+    workload = read_trace(path, "router")
+    assert workload.prompt_tokens.tolist() == [5, 2]
+    assert workload.output_tokens.tolist() == [len(OUTPUT)] * 2
+    assert workload.duration_s > 0

@@ -127,7 +127,7 @@ def test_a_broken_line_of_the_routers_log_is_named(tmp_path: Path) -> None:
 def request_line(request_id: str, **figures: object) -> dict[str, object]:
     return {
         "event": "request finished",
-        "logger": "services.router.inference",
+        "logger": "services.router.serving",
         "request_id": request_id,
         **figures,
     }
