@@ -75,15 +75,20 @@ class LocalCluster:
     """Starts, signals, restarts and stops the processes of a `ClusterSpec`.
 
     `processes` are by name: prefill-0, …, decode-0, …, router. As a context manager it is started
-    inside, and on leaving nothing of it is left.
+    inside, and on leaving nothing of it is left. `command_of(role, *flags)` is a process's command
+    line.
     """
 
     def __init__(
-        self, spec: ClusterSpec, on_line: Callable[[ServiceProcess, str], None] = _ignore_line
+        self,
+        spec: ClusterSpec,
+        on_line: Callable[[ServiceProcess, str], None] = _ignore_line,
+        command_of: Callable[..., Sequence[str]] = command,
     ) -> None:
         self.spec = spec
         self.processes: dict[str, ServiceProcess] = {}
         self._on_line = on_line
+        self._command_of = command_of
         self._ports: list[ReservedPort] = []
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         # By name: how to start the process, and start it once more.
@@ -219,7 +224,7 @@ class LocalCluster:
         self._add("router", ROUTER, f"{reachable}:{port}", to_flags(config))
 
     def _add(self, role: str, name: str, address: str, flags: list[str]) -> None:
-        words = command(role, *flags)
+        words = self._command_of(role, *flags)
         self._recipes[name] = lambda: ServiceProcess(role, name, address, words, self._on_line)
 
     def _reserve(self, host: str, port: int) -> int:
