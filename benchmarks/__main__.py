@@ -3,13 +3,23 @@
 import argparse
 import asyncio
 
-from benchmarks import interference, router_overhead, throughput
+from benchmarks import (
+    fidelity,
+    interference,
+    paper,
+    planner_speed,
+    router_overhead,
+    throughput,
+)
 from benchmarks.report import print_machine
 
 MEASUREMENTS = {
     "throughput": throughput.run,
     "router": router_overhead.run,
     "interference": interference.run,
+    "fidelity": fidelity.run,
+    "paper": paper.run,
+    "planner": planner_speed.run,
 }
 
 
