@@ -1,4 +1,4 @@
-"""What can go wrong, as exceptions; `pdserve.rpc.errors` turns them into gRPC status codes."""
+"""What can go wrong, as exceptions; `pdserve.rpc` turns them into gRPC and HTTP status codes."""
 
 
 class PdserveError(Exception):

@@ -14,9 +14,16 @@ def new_incarnation() -> str:
     return uuid.uuid4().hex[:16]
 
 
-def announce(role: str, name: str, address: str, metrics_url: str, incarnation: str) -> None:
-    """Prints, for whoever started the process, that it is ready and where it listens."""
+def announce(
+    role: str, name: str, address: str, metrics_url: str, incarnation: str, http_url: str = ""
+) -> None:
+    """Prints, for whoever started the process, that it is ready and where it listens.
+
+    `http_url` is where a router serves its HTTP API, empty where there is none.
+    """
     line = f"role={role} name={name} address={address} metrics={metrics_url}"
+    if http_url:
+        line = f"{line} http={http_url}"
     print(f"ready {line} incarnation={incarnation} pid={os.getpid()}", flush=True)
 
 

@@ -83,12 +83,12 @@ class LocalCluster:
         self,
         spec: ClusterSpec,
         on_line: Callable[[ServiceProcess, str], None] = _ignore_line,
-        command_of: Callable[..., Sequence[str]] = command,
+        command_of: Callable[..., Sequence[str]] | None = None,
     ) -> None:
         self.spec = spec
         self.processes: dict[str, ServiceProcess] = {}
         self._on_line = on_line
-        self._command_of = command_of
+        self._command_of = command_of or command
         self._ports: list[ReservedPort] = []
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         # By name: how to start the process, and start it once more.
@@ -98,6 +98,13 @@ class LocalCluster:
     def router_address(self) -> str:
         """Where clients call."""
         return self.processes[ROUTER].address
+
+    @property
+    def http_url(self) -> str:
+        """Where the router serves its HTTP API; empty where it has none."""
+        url = self.processes[ROUTER].facts.get("http", "")
+        # Whoever listens on all addresses is reached on any, but not by the name of all.
+        return url.replace("//0.0.0.0:", f"//{LOOPBACK}:").replace("//[::]:", f"//{LOOPBACK}:")
 
     @property
     def addresses(self) -> Mapping[str, str]:
@@ -219,7 +226,16 @@ class LocalCluster:
     def _add_router(self, instances: Path) -> None:
         host = self.spec.router.host
         port = self._reserve(host, self.spec.router.port)
-        config = replace(self.spec.router, name=ROUTER, port=port, instances=str(instances))
+        http_port = self.spec.router.http_port
+        if http_port >= 0:
+            http_port = self._reserve(host, http_port, option="http_port")
+        config = replace(
+            self.spec.router,
+            name=ROUTER,
+            port=port,
+            http_port=http_port,
+            instances=str(instances),
+        )
         reachable = LOOPBACK if host in ("0.0.0.0", "::") else host
         self._add("router", ROUTER, f"{reachable}:{port}", to_flags(config))
 
@@ -227,8 +243,8 @@ class LocalCluster:
         words = self._command_of(role, *flags)
         self._recipes[name] = lambda: ServiceProcess(role, name, address, words, self._on_line)
 
-    def _reserve(self, host: str, port: int) -> int:
-        self._ports.append(ReservedPort(host, port))
+    def _reserve(self, host: str, port: int, *, option: str = "port") -> int:
+        self._ports.append(ReservedPort(host, port, option=option))
         return self._ports[-1].number
 
     def _fair_threads(self) -> int:

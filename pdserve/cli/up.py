@@ -19,6 +19,8 @@ from pdserve.cli.terminal import output_console
 from pdserve.errors import ConfigError
 from pdserve.rpc.server import check_port_is_free
 
+# Where OpenAI's clients are pointed when nothing else is asked for and nobody else is there.
+DEFAULT_HTTP_PORT = 7780
 _STATUS_OF = {signal.SIGINT: 130, signal.SIGTERM: 0}
 
 
@@ -55,19 +57,21 @@ def cluster_spec(arguments: argparse.Namespace, environ: Mapping[str, str]) -> C
             1 if count is None else count for count in (arguments.prefill, arguments.decode)
         )
         spec = load_cluster_spec(arguments, environ, prefill, decode)
-    if spec.router.port == 0 and arguments.port is None:
-        router = replace(spec.router, port=_default_port(spec.router.host))
-        return replace(spec, router=router)
-    return spec
+    router = spec.router
+    if router.port == 0 and arguments.port is None:
+        router = replace(router, port=_free_or_any(router.host, DEFAULT_PORT))
+    if router.http_port == 0 and arguments.http_port is None:
+        router = replace(router, http_port=_free_or_any(router.host, DEFAULT_HTTP_PORT))
+    return replace(spec, router=router)
 
 
-def _default_port(host: str) -> int:
-    """The port that clients try first, or any free one where it is taken."""
+def _free_or_any(host: str, port: int) -> int:
+    """The port that clients try first, or 0 for any where it is taken."""
     try:
-        check_port_is_free(host, DEFAULT_PORT)
+        check_port_is_free(host, port)
     except ConfigError:
         return 0
-    return DEFAULT_PORT
+    return port
 
 
 async def _up(spec: ClusterSpec, console: Console) -> int:
@@ -97,6 +101,8 @@ def _announce(cluster: LocalCluster) -> None:
     console.print(processes_table(cluster.processes))
     address = cluster.router_address
     flag = "" if address == f"{LOOPBACK}:{DEFAULT_PORT}" else f" --router {address}"
+    if cluster.http_url:
+        console.print(f"OpenAI API at {cluster.http_url}/v1", markup=False, highlight=False)
     console.print(f'router at {address}; ask it with: pdserve generate{flag} "Hello"', markup=False)
 
 

@@ -46,17 +46,18 @@ async def abort(context: "aio.ServicerContext[Any, Any]", error: errors.PdserveE
     """Ends the call with the status, text and machine-readable detail of `error`."""
     detail = types_pb2.ErrorDetail(
         reason=error.reason,
-        field=_shortened(error.field),
-        limit=_shortened(error.limit),
+        field=shortened(error.field),
+        limit=shortened(error.limit),
         retry_after_s=error.retry_after_s,
     )
     metadata = ((DETAIL_KEY, detail.SerializeToString()),)
-    text = _shortened(str(error))
+    text = shortened(str(error))
     await context.abort(status_code(error), text, trailing_metadata=metadata)
     raise AssertionError("context.abort raises")
 
 
-def _shortened(text: str) -> str:
+def shortened(text: str) -> str:
+    """`text`, cut where it is longer than an error may be."""
     return text if len(text) <= MAX_TEXT else f"{text[: MAX_TEXT - 1]}…"
 
 

@@ -44,14 +44,14 @@ class RpcServer:
         self._late = LateServices(services)
         self._server.add_generic_rpc_handlers((self._late,))
         self.port = self._bind(host, port)
-        self.address = _join(host, self.port)
+        self.address = join_host_port(host, self.port)
 
     def _bind(self, host: str, port: int) -> int:
         check_port_is_free(host, port)
         try:
-            return self._server.add_insecure_port(_join(host, port))
+            return self._server.add_insecure_port(join_host_port(host, port))
         except RuntimeError as error:
-            text = f"cannot listen on {_join(host, port)}: {error}"
+            text = f"cannot listen on {join_host_port(host, port)}: {error}"
             raise ConfigError(text, field="port") from error
 
     def register(self, add: Callable[..., None], servicer: object) -> None:
@@ -77,8 +77,11 @@ class RpcServer:
         await self._server.stop(grace_s)
 
 
-def check_port_is_free(host: str, port: int) -> None:
-    """Raises `ConfigError` when `port` is taken; gRPC's own error does not say so."""
+def check_port_is_free(host: str, port: int, *, option: str = "port") -> None:
+    """Raises `ConfigError` when `port` is taken; gRPC's own error does not say so.
+
+    `option` is the option that chose it.
+    """
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -87,9 +90,10 @@ def check_port_is_free(host: str, port: int) -> None:
             if error.errno == errno.EADDRINUSE:
                 text = f"port {port} on {host} is in use; choose another (0 takes any free one)"
             else:
-                text = f"cannot listen on {_join(host, port)}: {error.strerror}"
-            raise ConfigError(text, field="port") from error
+                text = f"cannot listen on {join_host_port(host, port)}: {error.strerror}"
+            raise ConfigError(text, field=option) from error
 
 
-def _join(host: str, port: int) -> str:
+def join_host_port(host: str, port: int) -> str:
+    """host:port, with brackets around an IPv6 address."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

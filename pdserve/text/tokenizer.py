@@ -77,3 +77,8 @@ class Tokenizer:
         """The text of one token, special ones included; empty for an unused id."""
         data = self._table.of[token_id] if token_id < self.vocab_size else b""
         return data.decode("utf-8", "replace") or self._backend.id_to_token(token_id) or ""
+
+    def token_bytes(self, token_id: int) -> bytes:
+        """The bytes of one token, for a special one those of its name; none for an unused id."""
+        data = self._table.of[token_id] if token_id < self.vocab_size else b""
+        return data or (self._backend.id_to_token(token_id) or "").encode()

@@ -40,4 +40,11 @@ async def _serve(config: RouterConfig, model: ServedModel, discovery: StaticDisc
 
 
 def _announce(router: Router, endpoint: MetricsEndpoint) -> None:
-    announce("router", router.name, router.address, endpoint.url, router.incarnation)
+    announce(
+        "router",
+        router.name,
+        router.address,
+        endpoint.url,
+        router.incarnation,
+        router.http.url if router.http else "",
+    )

@@ -43,6 +43,11 @@ class RequestRegistry:
         """Lets no further request in."""
         self._closed = True
 
+    @property
+    def closed(self) -> bool:
+        """Whether no further request is let in."""
+        return self._closed
+
     async def idle(self) -> None:
         """Returns when no request runs."""
         await self._idle.wait()

@@ -14,6 +14,7 @@ from pdserve.rpc.v1 import router_pb2, router_pb2_grpc
 from pdserve.tasks import task_group
 from services.router.dispatcher import Dispatcher
 from services.router.fleet import Fleet
+from services.router.http.server import HttpServer
 from services.router.inference import InferenceServicer
 from services.router.least_load import LeastLoad
 from services.router.metrics import RouterMetrics
@@ -29,7 +30,10 @@ _CANCEL_GRACE_S = 2.0
 
 
 class Router:
-    """One router over the instances of `discovery`; its metrics go to `collectors`."""
+    """One router over the instances of `discovery`; its metrics go to `collectors`.
+
+    `address` is that of the gRPC API; `http` serves the HTTP API, None where there is none.
+    """
 
     def __init__(
         self,
@@ -61,6 +65,9 @@ class Router:
         )
         self._server = self._listen(serving)
         self.address = self._server.address
+        self.http = (
+            HttpServer(config, model, serving, collectors) if config.http_port >= 0 else None
+        )
         self.name = config.name or f"router-{self._server.port}"
 
     async def serve(self, stop: asyncio.Event, on_listening: Callable[[], None]) -> None:
@@ -70,12 +77,16 @@ class Router:
             reporting = tasks.create_task(self._report_health())
             try:
                 await self._server.start()
+                if self.http:
+                    await self.http.start()
                 on_listening()
                 await stop.wait()
                 reporting.cancel()
                 await self._drain()
             finally:
                 await self._server.stop(0)
+                if self.http:
+                    await self.http.stop()
             # Calls that were cut end properly while their instances are still connected.
             await self._until_idle(_CANCEL_GRACE_S)
             await self.releaser.close()

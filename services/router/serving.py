@@ -80,8 +80,8 @@ class Serving:
         )
 
     def ready(self) -> bool:
-        """Whether some placement is possible now."""
-        return self._dispatcher.ready()
+        """Whether a request that came now could be placed."""
+        return self._dispatcher.ready() and not self._registry.closed
 
     def cluster(self) -> router_pb2.GetClusterResponse:
         """Every instance as the router sees it."""

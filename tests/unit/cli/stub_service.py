@@ -42,7 +42,9 @@ async def serve(role: str, options: argparse.Namespace) -> int:
     await server.start()
     await server.set_serving(True)
     print(f"threads={options.threads} stub is up", file=sys.stderr, flush=True)
-    announce(role, options.name, server.address, "http://127.0.0.1:1/metrics", new_incarnation())
+    metrics_url = "http://127.0.0.1:1/metrics"
+    http_url = f"http://{options.host}:{options.http_port}" if role == "router" else ""
+    announce(role, options.name, server.address, metrics_url, new_incarnation(), http_url)
     await stop.wait()
     await server.stop(0.0)
     return 0
@@ -52,7 +54,7 @@ def main() -> int:
     die_with(int(sys.argv[1]))
     role = sys.argv[2]
     parser = argparse.ArgumentParser()
-    for flag in ("name", "host", "port", "instances", "threads"):
+    for flag in ("name", "host", "port", "http-port", "instances", "threads"):
         parser.add_argument(f"--{flag}", default="127.0.0.1" if flag == "host" else "")
     options, _ = parser.parse_known_args(sys.argv[3:])
     if os.environ.get("STUB_FAULT") == f"dies:{options.name}":

@@ -1,5 +1,6 @@
 import argparse
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -31,6 +32,19 @@ def running(*arguments: str) -> Iterator[subprocess.Popen[str]]:
             lines = iter(process.stdout.readline, "")
             assert any(line.startswith("router at 127.0.0.1:") for line in lines)
             yield process
+        finally:
+            process.kill()
+
+
+def test_it_says_where_the_apis_are() -> None:
+    command = [sys.executable, str(SCRIPT), "up", "--port=0", "--http-port=0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            lines = iter(process.stdout.readline, "")
+            line = next(line for line in lines if line.startswith("OpenAI API at "))
+            assert re.fullmatch(r"OpenAI API at http://127\.0\.0\.1:[1-9][0-9]*/v1\n", line)
+            assert next(lines).startswith("router at 127.0.0.1:")
         finally:
             process.kill()
 
@@ -126,9 +140,12 @@ def test_the_default_port_gives_way_when_it_is_taken(monkeypatch: pytest.MonkeyP
         raise ConfigError(f"port {port} is in use")
 
     monkeypatch.setattr(up, "check_port_is_free", lambda host, port: None)
-    assert spec().router.port == up.DEFAULT_PORT
+    router = spec().router
+    assert (router.port, router.http_port) == (up.DEFAULT_PORT, up.DEFAULT_HTTP_PORT)
     monkeypatch.setattr(up, "check_port_is_free", taken)
-    assert spec().router.port == 0
+    router = spec().router
+    assert (router.port, router.http_port) == (0, 0)
+    assert spec("--http-port=-1").router.http_port == -1
 
 
 def planned(name: str, role: Role, gpus: int = 1, tokens: int = 512, seqs: int = 64):

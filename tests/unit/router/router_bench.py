@@ -157,6 +157,11 @@ class Bench:
             call.cancel()
         return answer
 
+    @property
+    def url(self) -> str:
+        """Of the HTTP API."""
+        return self.router.http.url
+
     async def until(self, condition) -> None:
         """Waits until `condition()` holds."""
         await until(condition)
@@ -229,4 +234,5 @@ async def bench(prefill: int = 1, decode: int = 1, **options) -> AsyncIterator[B
             await fake.kill()
     # Whatever was cancelled has ended, and nothing has been forgotten.
     await until(lambda: all(fake.running == fake.watchers == 0 for fake in fakes))
-    await until(lambda: all(task.done() for task in asyncio.all_tasks() - before))
+    own = {asyncio.current_task()}
+    await until(lambda: all(task.done() for task in asyncio.all_tasks() - before - own))

@@ -53,6 +53,18 @@ async def hang() -> None:
     await asyncio.Event().wait()
 
 
+def token(index: int, token_id: int, sampling: types_pb2.Sampling) -> types_pb2.Token:
+    """A token, with made-up logprobs where they are asked for: the second best cannot be."""
+    if not sampling.HasField("logprobs"):
+        return types_pb2.Token(id=token_id, index=index)
+    ranked = [(token_id, -0.5), (ord("!"), float("-inf")), (0xE2, -3.0)]
+    top = [
+        types_pb2.TopLogprob(token_id=each, logprob=logprob)
+        for each, logprob in ranked[: sampling.logprobs]
+    ]
+    return types_pb2.Token(id=token_id, index=index, logprob=-0.5, top_logprobs=top)
+
+
 def token_at(index: int) -> int:
     return OUTPUT[min(index, len(OUTPUT) - 1)]
 
@@ -201,7 +213,7 @@ class FakePrefill(FakeInstance, prefill_pb2_grpc.PrefillServicer):
     def _first_token(self, request: prefill_pb2.PrefillRequest) -> prefill_pb2.PrefillFirstToken:
         index = len(request.output_token_ids)
         return prefill_pb2.PrefillFirstToken(
-            token=types_pb2.Token(id=token_at(index), index=index),
+            token=token(index, token_at(index), request.sampling),
             finish_reason=reason_at(index, request.sampling),
         )
 
@@ -231,7 +243,7 @@ class FakeDecode(FakeInstance, decode_pb2_grpc.DecodeServicer):
             indices, reason = _rest(request, remote)
             for message in script.mangle(_batched(indices, script.batch)):
                 await self.step(script, message[0][0])
-                tokens = [types_pb2.Token(id=token_id, index=index) for index, token_id in message]
+                tokens = [token(index, token_id, request.sampling) for index, token_id in message]
                 await send(tokens=decode_pb2.DecodeTokens(tokens=tokens))
             await self.step(script, "finished")
             finished = decode_pb2.DecodeFinished(

@@ -6,6 +6,7 @@ import signal
 import sys
 from pathlib import Path
 
+import openai
 import pytest
 from router_bench import write_tiny_model
 from router_fakes import ANSWER, FakeDecode, FakePrefill
@@ -48,13 +49,18 @@ async def test_a_router_process_serves_and_ends_cleanly(tmp_path: Path) -> None:
         line = (await asyncio.wait_for(process.stdout.readline(), 30)).decode().split()
         assert line[:2] == ["ready", "role=router"]
         ready = dict(pair.split("=", 1) for pair in line[1:])
-        assert list(ready) == ["role", "name", "address", "metrics", "incarnation", "pid"]
+        assert list(ready) == [
+            *("role", "name", "address", "metrics", "http", "incarnation", "pid")
+        ]
         assert ready["metrics"].startswith("http://127.0.0.1:")
         async with open_channel(ready["address"]) as channel:
             stub = router_pb2_grpc.InferenceStub(channel)
             request = router_pb2.GenerateRequest(prompt="hi")
             events = [event async for event in stub.Generate(request, timeout=20)]
             assert "".join(event.delta.text for event in events) == ANSWER
+            async with openai.AsyncOpenAI(base_url=f"{ready['http']}/v1", api_key="-") as client:
+                answer = await client.completions.create(model="", prompt="hi", max_tokens=9)
+            assert answer.choices[0].text == ANSWER[:9]
             process.send_signal(signal.SIGTERM)
             assert await asyncio.wait_for(process.wait(), 20) == 0
             assert await process.stdout.read() == b""

@@ -1,0 +1,92 @@
+"""The HTTP server: where it listens, its routes, its beginning and end."""
+
+import logging
+import socket
+
+from aiohttp import web
+from prometheus_client import CollectorRegistry
+
+from pdserve.config import RouterConfig
+from pdserve.rpc.server import check_port_is_free, join_host_port
+from services.router.http.errors import answer_errors
+from services.router.http.generation import GenerationEndpoints
+from services.router.http.models import ModelEndpoints
+from services.router.http.monitoring import MonitoringEndpoints
+from services.router.model import ServedModel
+from services.router.serving import Serving
+
+# Clients keep connections for the next request; longer than proxies do, so that they close first.
+_KEEP_ALIVE_S = 75.0
+# For answers that are complete to leave, once requests have been drained.
+_LAST_WORDS_S = 1.0
+_BACKLOG = 1024
+
+# aiohttp logs what it could not parse, which may hold a key. Nobody listens to this logger.
+_silent = logging.getLogger(f"{__name__}.aiohttp")
+_silent.setLevel(logging.CRITICAL + 1)
+
+
+class HttpServer:
+    """OpenAI's API over HTTP/1.1 on the event loop of the router.
+
+    `url` is http://host:port with the port that was really bound. Raises `ConfigError` where it is
+    in use.
+    """
+
+    def __init__(
+        self,
+        config: RouterConfig,
+        model: ServedModel,
+        serving: Serving,
+        collectors: CollectorRegistry,
+    ) -> None:
+        app = web.Application(middlewares=[answer_errors], client_max_size=config.max_body_bytes)
+        app.add_routes(_routes(config, model, serving, collectors))
+        self._runner = web.AppRunner(
+            app,
+            # A client that goes away ends what it asked for, also while nothing is written to it.
+            handler_cancellation=True,
+            keepalive_timeout=_KEEP_ALIVE_S,
+            shutdown_timeout=_LAST_WORDS_S,
+            access_log=None,
+            logger=_silent,
+        )
+        self._socket = _bound_socket(config.host, config.http_port)
+        self.port: int = self._socket.getsockname()[1]
+        self.url = f"http://{join_host_port(config.host, self.port)}"
+
+    async def start(self) -> None:
+        """Accepts connections."""
+        await self._runner.setup()
+        await web.SockSite(self._runner, self._socket, backlog=_BACKLOG).start()
+
+    async def stop(self) -> None:
+        """Takes no further connection, lets answers that are complete leave, and cuts the rest."""
+        await self._runner.cleanup()
+        self._socket.close()
+
+
+def _routes(
+    config: RouterConfig, model: ServedModel, serving: Serving, collectors: CollectorRegistry
+) -> list[web.RouteDef]:
+    generation = GenerationEndpoints(config, model, serving)
+    models = ModelEndpoints(model, serving)
+    monitoring = MonitoringEndpoints(serving, collectors)
+    return [
+        web.post("/v1/completions", generation.completions),
+        web.post("/v1/chat/completions", generation.chat),
+        web.get("/v1/models", models.list),
+        # Ids of the hub have a slash.
+        web.get("/v1/models/{id:.+}", models.get),
+        web.get("/health", monitoring.health),
+        web.get("/ready", monitoring.ready),
+        web.get("/metrics", monitoring.metrics),
+    ]
+
+
+def _bound_socket(host: str, port: int) -> socket.socket:
+    check_port_is_free(host, port, option="http_port")
+    bound = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    bound.bind((host, port))
+    return bound
