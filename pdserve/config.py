@@ -88,7 +88,8 @@ class RouterConfig:
     host: str = option("127.0.0.1", "address to listen on")
     port: int = option(0, "gRPC port; 0: any free one")
     metrics_port: int = option(0, "port of the Prometheus endpoint; 0: any free one")
-    http_port: int = option(0, "port of the OpenAI API; 0: any free one; -1: no HTTP API")
+    http: bool = option(True, "serve OpenAI's API over HTTP as well")
+    http_port: int = option(0, "port of the OpenAI API; 0: any free one")
     max_body_bytes: int = option(4 << 20, "largest body of an HTTP request")
     instances: str = option("", "YAML file that lists the prefill and decode instances")
     placer: str = option("least_load", "how a pair is chosen", choices=("least_load",))
@@ -108,7 +109,7 @@ class RouterConfig:
     def __post_init__(self) -> None:
         _port("port", self.port)
         _port("metrics_port", self.metrics_port)
-        _between("http_port", self.http_port, -1, 65535)
+        _port("http_port", self.http_port)
         _between("max_body_bytes", self.max_body_bytes, 1 << 10, 64 << 20)
         _between("max_running", self.max_running, 1, 1 << 20)
         _between("max_attempts", self.max_attempts, 1, 100)

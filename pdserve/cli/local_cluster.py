@@ -226,9 +226,7 @@ class LocalCluster:
     def _add_router(self, instances: Path) -> None:
         host = self.spec.router.host
         port = self._reserve(host, self.spec.router.port)
-        http_port = self.spec.router.http_port
-        if http_port >= 0:
-            http_port = self._reserve(host, http_port, option="http_port")
+        http_port = self._reserve(host, self.spec.router.http_port, option="http_port")
         config = replace(
             self.spec.router,
             name=ROUTER,

@@ -65,9 +65,7 @@ class Router:
         )
         self._server = self._listen(serving)
         self.address = self._server.address
-        self.http = (
-            HttpServer(config, model, serving, collectors) if config.http_port >= 0 else None
-        )
+        self.http = HttpServer(config, model, serving, collectors) if config.http else None
         self.name = config.name or f"router-{self._server.port}"
 
     async def serve(self, stop: asyncio.Event, on_listening: Callable[[], None]) -> None:

@@ -145,7 +145,6 @@ def test_the_default_port_gives_way_when_it_is_taken(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(up, "check_port_is_free", taken)
     router = spec().router
     assert (router.port, router.http_port) == (0, 0)
-    assert spec("--http-port=-1").router.http_port == -1
 
 
 def planned(name: str, role: Role, gpus: int = 1, tokens: int = 512, seqs: int = 64):
