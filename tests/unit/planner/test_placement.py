@@ -102,3 +102,9 @@ def test_instances_go_to_nodes_with_their_kind_of_gpu() -> None:
     placer.spread([(shape("prefill", 4), 1), (shape("decode", 2, gpu=L4.name), 2)])
     where = {each.role: each.stages[0].node for each in placer.placement("apart").instances}
     assert where == {"prefill": "big", "decode": "small"}
+
+
+def test_odds_and_ends_leave_no_gap_that_a_larger_instance_needed() -> None:
+    placer = Placer(cluster(4))
+    placer.spread([(shape("prefill", 2), 2), (shape("prefill", 1), 8), (shape("decode", 2), 10)])
+    assert placer.placement("apart").gpus == 32
