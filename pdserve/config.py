@@ -90,6 +90,7 @@ class RouterConfig:
     metrics_port: int = option(0, "port of the Prometheus endpoint; 0: any free one")
     http: bool = option(True, "serve OpenAI's API over HTTP as well")
     http_port: int = option(0, "port of the OpenAI API; 0: any free one")
+    api_keys: str = option("", "file of API keys, read again when it changes; empty: no keys")
     max_body_bytes: int = option(4 << 20, "largest body of an HTTP request")
     instances: str = option("", "YAML file that lists the prefill and decode instances")
     placer: str = option("least_load", "how a pair is chosen", choices=("least_load",))

@@ -49,6 +49,12 @@ class OutOfMemoryError(PdserveError):
     reason = "out_of_memory"
 
 
+class UnauthenticatedError(PdserveError):
+    """An API key is needed, and there is none or an unknown one."""
+
+    reason = "unauthenticated"
+
+
 class OverloadedError(PdserveError):
     """A bounded queue is full."""
 

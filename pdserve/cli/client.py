@@ -2,6 +2,7 @@
 
 import argparse
 import math
+import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
@@ -9,7 +10,13 @@ import grpc
 from grpc import aio
 
 from pdserve.address import is_host_port
-from pdserve.errors import DeadlineError, PdserveError, UnavailableError
+from pdserve.api_keys import bearer
+from pdserve.errors import (
+    DeadlineError,
+    PdserveError,
+    UnauthenticatedError,
+    UnavailableError,
+)
 from pdserve.rpc.channel import open_channel
 from pdserve.rpc.errors import DETAIL_KEY, from_rpc_error
 from pdserve.rpc.v1 import router_pb2, router_pb2_grpc
@@ -17,6 +24,7 @@ from pdserve.rpc.v1 import router_pb2, router_pb2_grpc
 # Where `pdserve up` puts the router when nothing else is asked for and nobody else is there.
 DEFAULT_PORT = 7700
 DEFAULT_ROUTER = f"127.0.0.1:{DEFAULT_PORT}"
+API_KEY = "PDSERVE_API_KEY"
 CALL_TIMEOUT_S = 10.0
 # How gRPC says that a name has no address, or that nobody listens there.
 _NOBODY_THERE = ("failed to connect", "errors resolving", "resolution")
@@ -60,6 +68,14 @@ def _seconds(text: str) -> float:
     return seconds
 
 
+def credentials() -> tuple[tuple[str, str], ...]:
+    """The metadata of every call: the API key in PDSERVE_API_KEY, if there is one.
+
+    Not a flag: a command line is for everybody on the machine to read.
+    """
+    return bearer(os.environ.get(API_KEY, ""))
+
+
 @asynccontextmanager
 async def inference(address: str) -> AsyncIterator["router_pb2_grpc.InferenceAsyncStub"]:
     """The router's API; inside, gRPC errors become `PdserveError`s with a helpful text."""
@@ -80,7 +96,7 @@ async def generate(
 ) -> router_pb2.Finished:
     """Passes the text on as it comes; returns what the router says at the end of it."""
     async with inference(address) as stub:
-        async for event in stub.Generate(request, timeout=timeout_s):
+        async for event in stub.Generate(request, timeout=timeout_s, metadata=credentials()):
             if event.HasField("finished"):
                 return event.finished
             on_text(event.delta.text)
@@ -89,9 +105,11 @@ async def generate(
 
 def _explained(error: aio.AioRpcError, address: str) -> PdserveError:
     spoken = any(key == DETAIL_KEY for key, _ in error.trailing_metadata() or ())
+    details = error.details() or error.code().name
+    if error.code() is grpc.StatusCode.UNAUTHENTICATED:
+        return UnauthenticatedError(f"{details}; the variable {API_KEY} is where it is taken from")
     if spoken:  # pdserve's own words
         return from_rpc_error(error)
-    details = error.details() or error.code().name
     if error.code() is grpc.StatusCode.UNAVAILABLE:
         if any(words in details for words in _NOBODY_THERE):
             return UnavailableError(

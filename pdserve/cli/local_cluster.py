@@ -12,6 +12,7 @@ from types import TracebackType
 
 import yaml
 
+from pdserve.api_keys import bearer, read_keys
 from pdserve.cli.reserved_port import ReservedPort
 from pdserve.cli.service_process import ServiceProcess
 from pdserve.cli.tethered import command
@@ -245,6 +246,11 @@ class LocalCluster:
         self._ports.append(ReservedPort(host, port, option=option))
         return self._ports[-1].number
 
+    def _credentials(self) -> tuple[tuple[str, str], ...]:
+        """A key that the router knows, if it wants one."""
+        path = self.spec.router.api_keys
+        return bearer(next(iter(read_keys(Path(path))))) if path else ()
+
     def _fair_threads(self) -> int:
         return max(1, len(os.sched_getaffinity(0)) // (self.spec.prefill + self.spec.decode))
 
@@ -263,11 +269,14 @@ class LocalCluster:
         """Polls the router until it says that the instances among `names` are up."""
         wanted = {self.processes[name].address for name in names if name != ROUTER}
         channel = open_channel(self.router_address)
+        metadata = self._credentials()
         try:
             stub = router_pb2_grpc.InferenceStub(channel)
             while True:
                 async with translated():
-                    answer = await stub.GetCluster(router_pb2.GetClusterRequest(), timeout=10.0)
+                    answer = await stub.GetCluster(
+                        router_pb2.GetClusterRequest(), timeout=10.0, metadata=metadata
+                    )
                 up = {each.address for each in answer.instances if each.state == "up"}
                 if wanted <= up:
                     return

@@ -5,7 +5,7 @@ import asyncio
 
 from rich.table import Table
 
-from pdserve.cli.client import CALL_TIMEOUT_S, add_router_flag, inference
+from pdserve.cli.client import CALL_TIMEOUT_S, add_router_flag, credentials, inference
 from pdserve.cli.terminal import output_console
 from pdserve.rpc.v1 import router_pb2
 
@@ -21,7 +21,11 @@ def run(arguments: argparse.Namespace) -> int:
 
 async def _ask(address: str) -> router_pb2.ListModelsResponse:
     async with inference(address) as stub:
-        return await stub.ListModels(router_pb2.ListModelsRequest(), timeout=CALL_TIMEOUT_S)
+        return await stub.ListModels(
+            router_pb2.ListModelsRequest(),
+            timeout=CALL_TIMEOUT_S,
+            metadata=credentials(),
+        )
 
 
 def models_table(answer: router_pb2.ListModelsResponse) -> Table:

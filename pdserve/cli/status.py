@@ -7,7 +7,7 @@ from rich.box import SIMPLE
 from rich.table import Table
 from rich.text import Text
 
-from pdserve.cli.client import CALL_TIMEOUT_S, add_router_flag, inference
+from pdserve.cli.client import CALL_TIMEOUT_S, add_router_flag, credentials, inference
 from pdserve.cli.terminal import output_console
 from pdserve.rpc.v1 import router_pb2, types_pb2
 
@@ -34,7 +34,11 @@ def run(arguments: argparse.Namespace) -> int:
 
 async def _ask(address: str) -> router_pb2.GetClusterResponse:
     async with inference(address) as stub:
-        return await stub.GetCluster(router_pb2.GetClusterRequest(), timeout=CALL_TIMEOUT_S)
+        return await stub.GetCluster(
+            router_pb2.GetClusterRequest(),
+            timeout=CALL_TIMEOUT_S,
+            metadata=credentials(),
+        )
 
 
 def cluster_table(answer: router_pb2.GetClusterResponse) -> Table:

@@ -1,7 +1,8 @@
 """The gRPC API that clients call."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from pdserve.api_keys import HEADER, ApiKeys
 from pdserve.rpc.errors import servicer_method
 from pdserve.rpc.v1 import router_pb2
 from services.router.serving import Serving
@@ -19,30 +20,41 @@ if TYPE_CHECKING:
 class InferenceServicer:
     """`pdserve.v1.Inference`: the methods carry the names of the contract."""
 
-    def __init__(self, serving: Serving) -> None:
+    def __init__(self, serving: Serving, keys: ApiKeys | None) -> None:
         self._serving = serving
+        self._keys = keys
 
     @servicer_method
     async def Generate(  # noqa: N802
         self, request: router_pb2.GenerateRequest, context: "GenerateContext"
     ) -> None:
         """Streams the generated text; cancelling the call ends everything that it started."""
-        await self._serving.generate(request, context.time_remaining(), context.write)
+        client = self._authenticate(context)
+        await self._serving.generate(request, context.time_remaining(), context.write, client)
 
     @servicer_method
     async def ListModels(  # noqa: N802
         self,
         request: router_pb2.ListModelsRequest,  # noqa: ARG002 - it has no fields
-        context: "ModelsContext",  # noqa: ARG002
+        context: "ModelsContext",
     ) -> router_pb2.ListModelsResponse:
         """The one model, and whether it can be served now."""
+        self._authenticate(context)
         return router_pb2.ListModelsResponse(models=[self._serving.model()])
 
     @servicer_method
     async def GetCluster(  # noqa: N802
         self,
         request: router_pb2.GetClusterRequest,  # noqa: ARG002 - it has no fields
-        context: "ClusterContext",  # noqa: ARG002
+        context: "ClusterContext",
     ) -> router_pb2.GetClusterResponse:
         """Every instance as the router sees it."""
+        self._authenticate(context)
         return self._serving.cluster()
+
+    def _authenticate(self, context: "aio.ServicerContext[Any, Any]") -> str:
+        """The name of the client's API key; empty where no keys are needed."""
+        if self._keys is None:
+            return ""
+        metadata = dict(context.invocation_metadata() or ())
+        return self._keys.authenticate(str(metadata.get(HEADER, "")))

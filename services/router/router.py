@@ -3,9 +3,11 @@
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 
+from pdserve.api_keys import ApiKeys
 from pdserve.cluster.discovery import Discovery
 from pdserve.config import RouterConfig
 from pdserve.process import new_incarnation
@@ -63,9 +65,12 @@ class Router:
             self.requests,
             self._metrics,
         )
+        self._keys = ApiKeys(Path(config.api_keys)) if config.api_keys else None
         self._server = self._listen(serving)
         self.address = self._server.address
-        self.http = HttpServer(config, model, serving, collectors) if config.http else None
+        self.http = (
+            HttpServer(config, model, serving, self._keys, collectors) if config.http else None
+        )
         self.name = config.name or f"router-{self._server.port}"
 
     async def serve(self, stop: asyncio.Event, on_listening: Callable[[], None]) -> None:
@@ -73,6 +78,7 @@ class Router:
         async with task_group() as tasks:
             watching = tasks.create_task(self.fleet.run())
             reporting = tasks.create_task(self._report_health())
+            following = tasks.create_task(self._follow_keys())
             try:
                 await self._server.start()
                 if self.http:
@@ -89,13 +95,18 @@ class Router:
             await self._until_idle(_CANCEL_GRACE_S)
             await self.releaser.close()
             watching.cancel()
+            following.cancel()
 
     def _listen(self, serving: Serving) -> RpcServer:
         names = [each.full_name for each in router_pb2.DESCRIPTOR.services_by_name.values()]
         server = RpcServer(self._config.host, self._config.port, names)
-        servicer = InferenceServicer(serving)
+        servicer = InferenceServicer(serving, self._keys)
         server.register(router_pb2_grpc.add_InferenceServicer_to_server, servicer)
         return server
+
+    async def _follow_keys(self) -> None:
+        if self._keys:
+            await self._keys.follow()
 
     async def _report_health(self) -> None:
         """SERVING as long as some placement is possible."""

@@ -11,7 +11,6 @@ from pdserve.errors import DeadlineError, PdserveError
 from pdserve.rpc.v1 import router_pb2, types_pb2
 from services.router.dispatcher import Dispatcher
 from services.router.fleet import Fleet
-from services.router.generation import FinishReason
 from services.router.intake import Intake, request_id_of
 from services.router.ledger import Timeline
 from services.router.live import LiveRequest
@@ -49,25 +48,32 @@ class Serving:
         self._metrics = metrics
 
     async def generate(
-        self, request: router_pb2.GenerateRequest, timeout_s: float | None, write: Write
+        self,
+        request: router_pb2.GenerateRequest,
+        timeout_s: float | None,
+        write: Write,
+        client: str = "",
     ) -> None:
         """Writes every event of the answer, `finished` last, within `timeout_s`.
 
-        None, or more than `request_timeout_s`, is `request_timeout_s`. Cancelling ends everything
-        that the request started; so does a `write` that raises, which it may with
-        `ClientGoneError`. Raises the `PdserveError` that ended the request.
+        `client` is the name of the API key that was shown, empty where none was needed. A
+        `timeout_s` of None, or of more than `request_timeout_s`, is `request_timeout_s`.
+        Cancelling ends everything that the request started; so does a `write` that raises, which
+        it may with `ClientGoneError`. Raises the `PdserveError` that ended the request.
         """
         received = time.monotonic()
+        caller = {"client": client} if client else {}
         with self._metrics.request() as outcome:
             request_id = request_id_of(request)
             try:
                 with self._registry.enter(request_id):
-                    reason = await self._generate(request, request_id, received, timeout_s, write)
+                    last = await self._generate(request, request_id, received, timeout_s, write)
             except PdserveError as error:
                 extra = {"request_id": request_id, "reason": error.reason, "detail": str(error)}
-                log.info("request failed", extra=extra)
+                log.info("request failed", extra={**extra, **caller})
                 raise
-            name = types_pb2.FinishReason.Name(reason)
+            log.info("request finished", extra={**_summary(last, received), **caller})
+            name = types_pb2.FinishReason.Name(last.finished.reason)
             outcome.label = name.removeprefix("FINISH_REASON_").lower()
 
     def model(self) -> router_pb2.Model:
@@ -96,7 +102,7 @@ class Serving:
         received: float,
         timeout_s: float | None,
         write: Write,
-    ) -> FinishReason:
+    ) -> router_pb2.GenerateEvent:
         allowed_s = min(timeout_s or self._request_timeout_s, self._request_timeout_s)
         try:
             async with asyncio.timeout(allowed_s):
@@ -117,7 +123,8 @@ class Serving:
         detokenizer = self._model.tokenizer.detokenizer(continuing=generation.continues_prompt)
         return LiveRequest(generation, detokenizer, Timeline(received), deadline, self._metrics)
 
-    async def _stream(self, live: LiveRequest, write: Write) -> FinishReason:
+    async def _stream(self, live: LiveRequest, write: Write) -> router_pb2.GenerateEvent:
+        """Writes all events; returns the last."""
         producer = asyncio.create_task(self._orchestrator.run(live))
         try:
             while (event := await live.outbox.get()) is not None:
@@ -129,8 +136,7 @@ class Serving:
             await asyncio.gather(producer, return_exceptions=True)
         last = live.finished(reason)
         await write(last)
-        log.info("request finished", extra=_summary(last, live.timeline.received))
-        return reason
+        return last
 
     def _context_limit(self) -> int:
         """Longest prompt + output that can be served now, tokens."""

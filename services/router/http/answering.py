@@ -21,10 +21,11 @@ OnEvent = Callable[[int, router_pb2.GenerateEvent], Awaitable[None]]
 class Answering:
     """The answer to one order: what all its parts have in common, and how it is written."""
 
-    def __init__(self, serving: Serving, order: Order, form: Form, model: str) -> None:
+    def __init__(self, serving: Serving, order: Order, form: Form, model: str, client: str) -> None:
         self._serving = serving
         self._order = order
         self._form = form
+        self._client = client
         self._common = {
             "id": f"{form.id_prefix}{order.request_id}",
             "created": int(time.time()),
@@ -77,7 +78,7 @@ class Answering:
             for index, run in enumerate(self._order.runs):
                 write = functools.partial(on_event, index)
                 timeout_s = self._order.terms.timeout_s
-                tasks.create_task(self._serving.generate(run, timeout_s, write))
+                tasks.create_task(self._serving.generate(run, timeout_s, write, self._client))
 
     def _chunks(
         self, index: int, event: router_pb2.GenerateEvent, opened: set[int]

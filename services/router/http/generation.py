@@ -8,6 +8,7 @@ from pdserve.config import RouterConfig
 from pdserve.errors import PdserveError
 from pdserve.rpc.http_errors import http_error
 from services.router.http.answering import Answering
+from services.router.http.authentication import CLIENT
 from services.router.http.body import read_object
 from services.router.http.chat_request import chat_order
 from services.router.http.completions_request import completions_order
@@ -54,7 +55,7 @@ class GenerationEndpoints:
         return order_of(Fields(document), Desk(request[ID], terms, self._max_running))
 
     async def _answer(self, request: web.Request, order: Order, form: Form) -> web.StreamResponse:
-        answering = Answering(self._serving, order, form, self._model.id)
+        answering = Answering(self._serving, order, form, self._model.id, request[CLIENT])
         headers = {REQUEST_ID: order.request_id}
         try:
             if not order.stream:

@@ -6,8 +6,10 @@ import socket
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
+from pdserve.api_keys import ApiKeys
 from pdserve.config import RouterConfig
 from pdserve.rpc.server import check_port_is_free, join_host_port
+from services.router.http.authentication import authentication
 from services.router.http.errors import answer_errors
 from services.router.http.generation import GenerationEndpoints
 from services.router.http.models import ModelEndpoints
@@ -38,9 +40,11 @@ class HttpServer:
         config: RouterConfig,
         model: ServedModel,
         serving: Serving,
+        keys: ApiKeys | None,
         collectors: CollectorRegistry,
     ) -> None:
-        app = web.Application(middlewares=[answer_errors], client_max_size=config.max_body_bytes)
+        middlewares = [answer_errors, authentication(keys)]
+        app = web.Application(middlewares=middlewares, client_max_size=config.max_body_bytes)
         app.add_routes(_routes(config, model, serving, collectors))
         self._runner = web.AppRunner(
             app,

@@ -48,9 +48,11 @@ class ScriptedRouter(router_pb2_grpc.InferenceServicer):
     on_call: Callable[[], None] | None = None
     address: str = ""
     requests: list[router_pb2.GenerateRequest] = field(default_factory=list)
+    metadata: dict[str, str] = field(default_factory=dict)
 
     def Generate(self, request, context):  # noqa: N802
         self.requests.append(request)
+        self.metadata = dict(context.invocation_metadata())
         for piece in self.pieces:
             yield router_pb2.GenerateEvent(delta=router_pb2.Delta(text=piece))
         if self.on_call is not None:

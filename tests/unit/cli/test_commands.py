@@ -12,7 +12,12 @@ import pytest
 from scripted_router import ScriptedRouter, listening
 
 from pdserve.cli.main import main
-from pdserve.errors import InvalidRequestError, OverloadedError, UnavailableError
+from pdserve.errors import (
+    InvalidRequestError,
+    OverloadedError,
+    UnauthenticatedError,
+    UnavailableError,
+)
 
 
 @pytest.fixture
@@ -28,6 +33,23 @@ def test_generate_prints_the_answer_and_nothing_else(
     assert capsys.readouterr().out == "Hello, world\n"
     (request,) = router.requests
     assert [(each.role, each.content) for each in request.chat.messages] == [("user", "Hi")]
+
+
+def test_the_key_in_the_environment_is_shown(
+    router: ScriptedRouter,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["generate", "Hi", f"--router={router.address}"]) == 0
+    assert "authorization" not in router.metadata
+    monkeypatch.setenv("PDSERVE_API_KEY", "a-key-of-mine")
+    assert main(["generate", "Hi", f"--router={router.address}"]) == 0
+    assert router.metadata["authorization"] == "Bearer a-key-of-mine"
+    router.error = UnauthenticatedError("the API key is not known")
+    assert main(["generate", "Hi", f"--router={router.address}"]) == 1
+    said = capsys.readouterr().err
+    assert "the API key is not known; the variable PDSERVE_API_KEY" in said
+    assert "a-key-of-mine" not in said
 
 
 def test_generate_sends_what_the_flags_say(router: ScriptedRouter) -> None:

@@ -54,7 +54,7 @@ async def test_a_port_that_is_taken_is_named() -> None:
     async with bench() as it:
         config = RouterConfig(http_port=it.router.http.port)
         with pytest.raises(ConfigError, match="in use") as raised:
-            HttpServer(config, tiny_model(), MagicMock(), CollectorRegistry())
+            HttpServer(config, tiny_model(), MagicMock(), None, CollectorRegistry())
         assert raised.value.field == "http_port"
 
 
