@@ -2,6 +2,7 @@
 
 import logging
 import socket
+import sys
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry
@@ -11,7 +12,7 @@ from pdserve.config import RouterConfig
 from pdserve.rpc.server import check_port_is_free, join_host_port
 from services.router.http.authentication import authentication
 from services.router.http.errors import answer_errors
-from services.router.http.generation import GenerationEndpoints
+from services.router.http.generation import WRITE_TIMEOUT_S, GenerationEndpoints
 from services.router.http.models import ModelEndpoints
 from services.router.http.monitoring import MonitoringEndpoints
 from services.router.model import ServedModel
@@ -22,6 +23,8 @@ _KEEP_ALIVE_S = 75.0
 # For answers that are complete to leave, once requests have been drained.
 _LAST_WORDS_S = 1.0
 _BACKLOG = 1024
+# A connection is asked for a sign of life after so long without any.
+_KEEP_ALIVE_PROBE_S = 10
 
 # aiohttp logs what it could not parse, which may hold a key. Nobody listens to this logger.
 _silent = logging.getLogger(f"{__name__}.aiohttp")
@@ -92,5 +95,17 @@ def _bound_socket(host: str, port: int) -> socket.socket:
     check_port_is_free(host, port, option="http_port")
     bound = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    _notice_lost_hosts(bound)
     bound.bind((host, port))
     return bound
+
+
+def _notice_lost_hosts(listening: socket.socket) -> None:
+    """Ends connections to hosts that vanished without a word; connections inherit it (tcp(7))."""
+    if sys.platform == "linux":
+        for option, value in (
+            (socket.TCP_KEEPIDLE, _KEEP_ALIVE_PROBE_S),
+            (socket.TCP_KEEPINTVL, _KEEP_ALIVE_PROBE_S),
+            (socket.TCP_USER_TIMEOUT, int(WRITE_TIMEOUT_S * 1000)),
+        ):
+            listening.setsockopt(socket.IPPROTO_TCP, option, value)
