@@ -69,7 +69,7 @@ class InstanceCost:
         return self.tp * self.pp
 
     def prefill_s(self, tokens: float, squares: float | None = None) -> float:
-        """Seconds of a prefill pass through all stages; `squares` by default of one whole prompt."""
+        """Seconds of a prefill pass through all stages, by default of one whole prompt."""
         return prefill_s(self, tokens, tokens * tokens if squares is None else squares)
 
     def decode_s(self, batch: float, context: float) -> float:
