@@ -57,7 +57,7 @@ INSTANCE = InstanceConfig(
 )
 # What others may take of a core, on average, while something is measured.
 MOST_OTHERS = 0.1
-_TRIES, _PATIENCE_S, _LOOK_S = 3, 900.0, 3.0
+_TRIES, _PATIENCE_S, _LOOK_S = 2, 300.0, 3.0
 
 T = TypeVar("T")
 
