@@ -49,6 +49,9 @@ class InstanceConfig:
     report_interval_s: float = option(0.5, "longest silence between load reports")
     step_timeout_s: float = option(60.0, "a step that runs longer makes the instance unhealthy")
     drain_grace_s: float = option(30.0, "how long running requests may finish after SIGTERM")
+    tls_cert: str = option("", "PEM certificate chain of this process; empty: no TLS")
+    tls_key: str = option("", "PEM private key of tls_cert")
+    tls_ca: str = option("", "PEM authorities that peers' certificates come from; makes TLS mutual")
     log_level: str = option("info", "verbosity", choices=("debug", "info", "warning", "error"))
 
     def __post_init__(self) -> None:
@@ -93,7 +96,33 @@ class RouterConfig:
     api_keys: str = option("", "file of API keys, read again when it changes; empty: no keys")
     max_body_bytes: int = option(4 << 20, "largest body of an HTTP request")
     instances: str = option("", "YAML file that lists the prefill and decode instances")
-    placer: str = option("least_load", "how a pair is chosen", choices=("least_load",))
+    placer: str = option(
+        "predictive",
+        "how a pair is chosen",
+        choices=("predictive", "least_load", "round_robin", "random"),
+    )
+    profile: str = option(
+        "", "latency profile, built in or a file; empty: what the instances learn of themselves"
+    )
+    slo_ttft_ms: float = option(0.0, "TTFT objective of requests that name none; 0: none")
+    slo_tpot_ms: float = option(0.0, "TPOT objective of requests that name none; 0: none")
+    slo_hard: bool = option(False, "refuse requests that are predicted to miss their objectives")
+    node_bytes_per_s: float = option(5e9, "bandwidth assumed within a node until it is measured")
+    clique_bytes_per_s: float = option(50e9, "the same within an NVLink domain of several nodes")
+    rack_bytes_per_s: float = option(10e9, "the same within a rack")
+    zone_bytes_per_s: float = option(3e9, "the same within a zone")
+    far_bytes_per_s: float = option(1e9, "the same where nothing tells that two instances are near")
+    bandwidth_half_life_s: float = option(60.0, "after which a measured bandwidth counts half")
+    canary_interval_s: float = option(
+        30.0, "a pair unused for so long hands over a canary; at most one runs; 0: none"
+    )
+    canary_tokens: int = option(64, "length of a canary's prompt, tokens")
+    breaker_failures: int = option(3, "failed hand-offs in a row after which a pair is not used")
+    breaker_cooldown_s: float = option(5.0, "after which a canary tries the pair again")
+    retry_share: float = option(0.2, "retries for each request on average; more fail at once")
+    silence_floor_s: float = option(1.0, "shortest silence that an SLO makes of silence_timeout_s")
+    max_queued: int = option(256, "most requests that wait at the router while max_running run")
+    explain_requests: int = option(2048, "requests that have ended and can still be explained")
     colocated: bool = option(False, "run both phases on decode instances: the baseline")
     max_running: int = option(1024, "most requests at once; more are refused")
     max_attempts: int = option(4, "placements of one request before it fails")
@@ -105,6 +134,9 @@ class RouterConfig:
         5.0, "how long a request waits for an instance that can take it before it fails"
     )
     drain_grace_s: float = option(30.0, "how long running requests may finish after SIGTERM")
+    tls_cert: str = option("", "PEM certificate chain of this process; empty: no TLS")
+    tls_key: str = option("", "PEM private key of tls_cert")
+    tls_ca: str = option("", "PEM authorities that peers' certificates come from; makes TLS mutual")
     log_level: str = option("info", "verbosity", choices=("debug", "info", "warning", "error"))
 
     def __post_init__(self) -> None:
@@ -118,6 +150,20 @@ class RouterConfig:
         _between("silence_timeout_s", self.silence_timeout_s, 0.05, 600)
         _between("connect_timeout_s", self.connect_timeout_s, 0.05, 600)
         _between("step_timeout_s", self.step_timeout_s, 0.1, 3600)
+        _between("slo_ttft_ms", self.slo_ttft_ms, 0, 1e9)
+        _between("slo_tpot_ms", self.slo_tpot_ms, 0, 1e9)
+        for distance in ("node", "clique", "rack", "zone", "far"):
+            name = f"{distance}_bytes_per_s"
+            _between(name, getattr(self, name), 1, 1e15)
+        _between("bandwidth_half_life_s", self.bandwidth_half_life_s, 0.1, 86400)
+        _between("canary_interval_s", self.canary_interval_s, 0, 86400)
+        _between("canary_tokens", self.canary_tokens, 1, 1 << 16)
+        _between("breaker_failures", self.breaker_failures, 1, 1000)
+        _between("breaker_cooldown_s", self.breaker_cooldown_s, 0.01, 3600)
+        _between("retry_share", self.retry_share, 0, 10)
+        _between("silence_floor_s", self.silence_floor_s, 0.05, 600)
+        _between("max_queued", self.max_queued, 0, 1 << 20)
+        _between("explain_requests", self.explain_requests, 0, 1 << 20)
         _between("placement_timeout_s", self.placement_timeout_s, 0, 600)
         _between("drain_grace_s", self.drain_grace_s, 0, 3600)
 

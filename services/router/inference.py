@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from pdserve.api_keys import HEADER, ApiKeys
+from pdserve.errors import UnknownRequestError
 from pdserve.rpc.errors import servicer_method
 from pdserve.rpc.v1 import router_pb2
 from services.router.serving import Serving
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     ClusterContext = aio.ServicerContext[
         router_pb2.GetClusterRequest, router_pb2.GetClusterResponse
     ]
+    ExplainContext = aio.ServicerContext[router_pb2.ExplainRequest, router_pb2.ExplainResponse]
 
 
 class InferenceServicer:
@@ -51,6 +53,16 @@ class InferenceServicer:
         """Every instance as the router sees it."""
         self._authenticate(context)
         return self._serving.cluster()
+
+    @servicer_method
+    async def Explain(  # noqa: N802
+        self, request: router_pb2.ExplainRequest, context: "ExplainContext"
+    ) -> router_pb2.ExplainResponse:
+        """Where a request's time went, and why it was placed as it was."""
+        self._authenticate(context)
+        raise UnknownRequestError(
+            f"request {request.request_id!r} is not known", field="request_id"
+        )
 
     def _authenticate(self, context: "aio.ServicerContext[Any, Any]") -> str:
         """The name of the client's API key; empty where no keys are needed."""

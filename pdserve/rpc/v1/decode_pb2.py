@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from pdserve.rpc.v1 import types_pb2 as pdserve_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17pdserve/v1/decode.proto\x12\npdserve.v1\x1a\x16pdserve/v1/types.proto\"\xd7\x01\n\rDecodeRequest\x12#\n\x03ref\x18\x01 \x01(\x0b\x32\x16.pdserve.v1.RequestRef\x12\x18\n\x10prompt_token_ids\x18\x02 \x03(\r\x12\x18\n\x10output_token_ids\x18\x03 \x03(\r\x12&\n\x08sampling\x18\x04 \x01(\x0b\x32\x14.pdserve.v1.Sampling\x12\x1c\n\x03slo\x18\x05 \x01(\x0b\x32\x0f.pdserve.v1.Slo\x12\'\n\tkv_source\x18\x06 \x01(\x0b\x32\x14.pdserve.v1.KvSource\"\xf6\x01\n\x0b\x44\x65\x63odeEvent\x12#\n\x03ref\x18\x01 \x01(\x0b\x32\x16.pdserve.v1.RequestRef\x12.\n\x08\x61\x64mitted\x18\x02 \x01(\x0b\x32\x1a.pdserve.v1.DecodeAdmittedH\x00\x12-\n\x08kv_ready\x18\x03 \x01(\x0b\x32\x19.pdserve.v1.DecodeKvReadyH\x00\x12*\n\x06tokens\x18\x04 \x01(\x0b\x32\x18.pdserve.v1.DecodeTokensH\x00\x12.\n\x08\x66inished\x18\x05 \x01(\x0b\x32\x1a.pdserve.v1.DecodeFinishedH\x00\x42\x07\n\x05\x65vent\"8\n\x0e\x44\x65\x63odeAdmitted\x12\x15\n\rcached_tokens\x18\x01 \x01(\r\x12\x0f\n\x07queue_s\x18\x02 \x01(\x02\"B\n\rDecodeKvReady\x12\x0e\n\x06wait_s\x18\x01 \x01(\x02\x12\x12\n\ntransfer_s\x18\x02 \x01(\x02\x12\r\n\x05\x62ytes\x18\x03 \x01(\x04\"1\n\x0c\x44\x65\x63odeTokens\x12!\n\x06tokens\x18\x01 \x03(\x0b\x32\x11.pdserve.v1.Token\"f\n\x0e\x44\x65\x63odeFinished\x12(\n\x06reason\x18\x01 \x01(\x0e\x32\x18.pdserve.v1.FinishReason\x12\x15\n\routput_tokens\x18\x02 \x01(\r\x12\x13\n\x0bpreemptions\x18\x03 \x01(\r2\xc8\x01\n\x06\x44\x65\x63ode\x12;\n\x03Run\x12\x19.pdserve.v1.DecodeRequest\x1a\x17.pdserve.v1.DecodeEvent0\x01\x12\x43\n\tWatchLoad\x12\x1c.pdserve.v1.WatchLoadRequest\x1a\x16.pdserve.v1.LoadReport0\x01\x12<\n\x05\x44rain\x12\x18.pdserve.v1.DrainRequest\x1a\x19.pdserve.v1.DrainResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17pdserve/v1/decode.proto\x12\npdserve.v1\x1a\x16pdserve/v1/types.proto\"\xfd\x01\n\rDecodeRequest\x12#\n\x03ref\x18\x01 \x01(\x0b\x32\x16.pdserve.v1.RequestRef\x12\x18\n\x10prompt_token_ids\x18\x02 \x03(\r\x12\x18\n\x10output_token_ids\x18\x03 \x03(\r\x12&\n\x08sampling\x18\x04 \x01(\x0b\x32\x14.pdserve.v1.Sampling\x12\x1c\n\x03slo\x18\x05 \x01(\x0b\x32\x0f.pdserve.v1.Slo\x12\'\n\tkv_source\x18\x06 \x01(\x0b\x32\x14.pdserve.v1.KvSource\x12$\n\x07urgency\x18\x07 \x01(\x0b\x32\x13.pdserve.v1.Urgency\"\xf6\x01\n\x0b\x44\x65\x63odeEvent\x12#\n\x03ref\x18\x01 \x01(\x0b\x32\x16.pdserve.v1.RequestRef\x12.\n\x08\x61\x64mitted\x18\x02 \x01(\x0b\x32\x1a.pdserve.v1.DecodeAdmittedH\x00\x12-\n\x08kv_ready\x18\x03 \x01(\x0b\x32\x19.pdserve.v1.DecodeKvReadyH\x00\x12*\n\x06tokens\x18\x04 \x01(\x0b\x32\x18.pdserve.v1.DecodeTokensH\x00\x12.\n\x08\x66inished\x18\x05 \x01(\x0b\x32\x1a.pdserve.v1.DecodeFinishedH\x00\x42\x07\n\x05\x65vent\"8\n\x0e\x44\x65\x63odeAdmitted\x12\x15\n\rcached_tokens\x18\x01 \x01(\r\x12\x0f\n\x07queue_s\x18\x02 \x01(\x02\"R\n\rDecodeKvReady\x12\x0e\n\x06wait_s\x18\x01 \x01(\x02\x12\x12\n\ntransfer_s\x18\x02 \x01(\x02\x12\r\n\x05\x62ytes\x18\x03 \x01(\x04\x12\x0e\n\x06link_s\x18\x04 \x01(\x02\"1\n\x0c\x44\x65\x63odeTokens\x12!\n\x06tokens\x18\x01 \x03(\x0b\x32\x11.pdserve.v1.Token\"f\n\x0e\x44\x65\x63odeFinished\x12(\n\x06reason\x18\x01 \x01(\x0e\x32\x18.pdserve.v1.FinishReason\x12\x15\n\routput_tokens\x18\x02 \x01(\r\x12\x13\n\x0bpreemptions\x18\x03 \x01(\r2\xc8\x01\n\x06\x44\x65\x63ode\x12;\n\x03Run\x12\x19.pdserve.v1.DecodeRequest\x1a\x17.pdserve.v1.DecodeEvent0\x01\x12\x43\n\tWatchLoad\x12\x1c.pdserve.v1.WatchLoadRequest\x1a\x16.pdserve.v1.LoadReport0\x01\x12<\n\x05\x44rain\x12\x18.pdserve.v1.DrainRequest\x1a\x19.pdserve.v1.DrainResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,17 +33,17 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'pdserve.v1.decode_pb2', _gl
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_DECODEREQUEST']._serialized_start=64
-  _globals['_DECODEREQUEST']._serialized_end=279
-  _globals['_DECODEEVENT']._serialized_start=282
-  _globals['_DECODEEVENT']._serialized_end=528
-  _globals['_DECODEADMITTED']._serialized_start=530
-  _globals['_DECODEADMITTED']._serialized_end=586
-  _globals['_DECODEKVREADY']._serialized_start=588
-  _globals['_DECODEKVREADY']._serialized_end=654
-  _globals['_DECODETOKENS']._serialized_start=656
-  _globals['_DECODETOKENS']._serialized_end=705
-  _globals['_DECODEFINISHED']._serialized_start=707
-  _globals['_DECODEFINISHED']._serialized_end=809
-  _globals['_DECODE']._serialized_start=812
-  _globals['_DECODE']._serialized_end=1012
+  _globals['_DECODEREQUEST']._serialized_end=317
+  _globals['_DECODEEVENT']._serialized_start=320
+  _globals['_DECODEEVENT']._serialized_end=566
+  _globals['_DECODEADMITTED']._serialized_start=568
+  _globals['_DECODEADMITTED']._serialized_end=624
+  _globals['_DECODEKVREADY']._serialized_start=626
+  _globals['_DECODEKVREADY']._serialized_end=708
+  _globals['_DECODETOKENS']._serialized_start=710
+  _globals['_DECODETOKENS']._serialized_end=759
+  _globals['_DECODEFINISHED']._serialized_start=761
+  _globals['_DECODEFINISHED']._serialized_end=863
+  _globals['_DECODE']._serialized_start=866
+  _globals['_DECODE']._serialized_end=1066
 # @@protoc_insertion_point(module_scope)

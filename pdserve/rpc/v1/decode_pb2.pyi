@@ -29,6 +29,7 @@ class DecodeRequest(_message.Message):
     SAMPLING_FIELD_NUMBER: _builtins.int
     SLO_FIELD_NUMBER: _builtins.int
     KV_SOURCE_FIELD_NUMBER: _builtins.int
+    URGENCY_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def ref(self) -> _types_pb2.RequestRef: ...
     @_builtins.property
@@ -45,6 +46,8 @@ class DecodeRequest(_message.Message):
     def kv_source(self) -> _types_pb2.KvSource:
         """Unset: prefill here, in chunks mixed with decode steps."""
 
+    @_builtins.property
+    def urgency(self) -> _types_pb2.Urgency: ...
     def __init__(
         self,
         *,
@@ -54,10 +57,11 @@ class DecodeRequest(_message.Message):
         sampling: _types_pb2.Sampling | None = ...,
         slo: _types_pb2.Slo | None = ...,
         kv_source: _types_pb2.KvSource | None = ...,
+        urgency: _types_pb2.Urgency | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["kv_source", b"kv_source", "ref", b"ref", "sampling", b"sampling", "slo", b"slo"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["kv_source", b"kv_source", "ref", b"ref", "sampling", b"sampling", "slo", b"slo", "urgency", b"urgency"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["kv_source", b"kv_source", "output_token_ids", b"output_token_ids", "prompt_token_ids", b"prompt_token_ids", "ref", b"ref", "sampling", b"sampling", "slo", b"slo"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kv_source", b"kv_source", "output_token_ids", b"output_token_ids", "prompt_token_ids", b"prompt_token_ids", "ref", b"ref", "sampling", b"sampling", "slo", b"slo", "urgency", b"urgency"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -134,21 +138,25 @@ class DecodeKvReady(_message.Message):
     WAIT_S_FIELD_NUMBER: _builtins.int
     TRANSFER_S_FIELD_NUMBER: _builtins.int
     BYTES_FIELD_NUMBER: _builtins.int
+    LINK_S_FIELD_NUMBER: _builtins.int
     wait_s: _builtins.float
     """From admission until the first segment arrived."""
     transfer_s: _builtins.float
     """From the first segment until the last."""
     bytes: _builtins.int
+    link_s: _builtins.float
+    """Part of transfer_s during which a segment was on its way: bytes / link_s is the bandwidth."""
     def __init__(
         self,
         *,
         wait_s: _builtins.float = ...,
         transfer_s: _builtins.float = ...,
         bytes: _builtins.int = ...,
+        link_s: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes", b"bytes", "transfer_s", b"transfer_s", "wait_s", b"wait_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes", b"bytes", "link_s", b"link_s", "transfer_s", b"transfer_s", "wait_s", b"wait_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from pdserve.rpc.v1 import types_pb2 as pdserve_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18pdserve/v1/prefill.proto\x12\npdserve.v1\x1a\x16pdserve/v1/types.proto\"\xaf\x01\n\x0ePrefillRequest\x12#\n\x03ref\x18\x01 \x01(\x0b\x32\x16.pdserve.v1.RequestRef\x12\x18\n\x10prompt_token_ids\x18\x02 \x03(\r\x12\x18\n\x10output_token_ids\x18\x03 \x03(\r\x12&\n\x08sampling\x18\x04 \x01(\x0b\x32\x14.pdserve.v1.Sampling\x12\x1c\n\x03slo\x18\x05 \x01(\x0b\x32\x0f.pdserve.v1.Slo\"\xd2\x01\n\x0cPrefillEvent\x12#\n\x03ref\x18\x01 \x01(\x0b\x32\x16.pdserve.v1.RequestRef\x12-\n\x07started\x18\x02 \x01(\x0b\x32\x1a.pdserve.v1.PrefillStartedH\x00\x12\x34\n\x0b\x66irst_token\x18\x03 \x01(\x0b\x32\x1d.pdserve.v1.PrefillFirstTokenH\x00\x12/\n\x08\x66inished\x18\x04 \x01(\x0b\x32\x1b.pdserve.v1.PrefillFinishedH\x00\x42\x07\n\x05\x65vent\"M\n\x0ePrefillStarted\x12\x13\n\x0btransfer_id\x18\x01 \x01(\t\x12\x15\n\rcached_tokens\x18\x02 \x01(\r\x12\x0f\n\x07queue_s\x18\x03 \x01(\x02\"y\n\x11PrefillFirstToken\x12 \n\x05token\x18\x01 \x01(\x0b\x32\x11.pdserve.v1.Token\x12/\n\rfinish_reason\x18\x02 \x01(\x0e\x32\x18.pdserve.v1.FinishReason\x12\x11\n\tcompute_s\x18\x03 \x01(\x02\"\xc6\x01\n\x0fPrefillFinished\x12\x34\n\x07outcome\x18\x01 \x01(\x0e\x32#.pdserve.v1.PrefillFinished.Outcome\"}\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x12\n\x0eOUTCOME_PULLED\x10\x01\x12\x14\n\x10OUTCOME_RELEASED\x10\x02\x12\x19\n\x15OUTCOME_LEASE_EXPIRED\x10\x03\x12\x14\n\x10OUTCOME_COMPLETE\x10\x04\"\x8c\x02\n\rPullKvRequest\x12#\n\x03ref\x18\x01 \x01(\x0b\x32\x16.pdserve.v1.RequestRef\x12$\n\x04open\x18\x02 \x01(\x0b\x32\x14.pdserve.v1.PullOpenH\x00\x12&\n\x05\x62\x65gin\x18\x03 \x01(\x0b\x32\x15.pdserve.v1.PullBeginH\x00\x12\"\n\x03\x61\x63k\x18\x04 \x01(\x0b\x32\x13.pdserve.v1.PullAckH\x00\x12(\n\x06\x63\x61ncel\x18\x05 \x01(\x0b\x32\x16.pdserve.v1.PullCancelH\x00\x12/\n\nkeep_alive\x18\x06 \x01(\x0b\x32\x19.pdserve.v1.PullKeepAliveH\x00\x42\t\n\x07request\"\x88\x01\n\x08PullOpen\x12\x13\n\x0btransfer_id\x18\x01 \x01(\t\x12$\n\x06layout\x18\x02 \x01(\x0b\x32\x14.pdserve.v1.KvLayout\x12\x1a\n\x12\x64\x65\x63ode_incarnation\x18\x03 \x01(\t\x12\x0c\n\x04rank\x18\x04 \x01(\r\x12\x17\n\x0f\x63hannel_attempt\x18\x05 \x01(\r\"\x1f\n\tPullBegin\x12\x12\n\nfrom_token\x18\x01 \x01(\r\"\x1e\n\x07PullAck\x12\x13\n\x0b\x63hannel_seq\x18\x01 \x01(\x04\"\x1c\n\nPullCancel\x12\x0e\n\x06reason\x18\x01 \x01(\t\"\x0f\n\rPullKeepAlive\"\xa8\x02\n\x0ePullKvResponse\x12#\n\x03ref\x18\x01 \x01(\x0b\x32\x16.pdserve.v1.RequestRef\x12,\n\x08\x61\x63\x63\x65pted\x18\x02 \x01(\x0b\x32\x18.pdserve.v1.PullAcceptedH\x00\x12,\n\x07segment\x18\x03 \x01(\x0b\x32\x19.pdserve.v1.SegmentHeaderH\x00\x12,\n\x08\x63omplete\x18\x04 \x01(\x0b\x32\x18.pdserve.v1.PullCompleteH\x00\x12*\n\x07\x61\x62orted\x18\x05 \x01(\x0b\x32\x17.pdserve.v1.PullAbortedH\x00\x12/\n\nkeep_alive\x18\x06 \x01(\x0b\x32\x19.pdserve.v1.PullKeepAliveH\x00\x42\n\n\x08response\"\x94\x01\n\x0cPullAccepted\x12$\n\x06layout\x18\x01 \x01(\x0b\x32\x14.pdserve.v1.KvLayout\x12\x12\n\nstore_host\x18\x02 \x01(\t\x12\x12\n\nstore_port\x18\x03 \x01(\r\x12\x17\n\x0f\x63hannel_attempt\x18\x04 \x01(\r\x12\x0c\n\x04rank\x18\x05 \x01(\r\x12\x0f\n\x07lease_s\x18\x06 \x01(\x02\"\xb9\x01\n\rSegmentHeader\x12\x13\n\x0b\x63hannel_seq\x18\x01 \x01(\x04\x12\x13\n\x0blayer_begin\x18\x02 \x01(\r\x12\x11\n\tlayer_end\x18\x03 \x01(\r\x12\x13\n\x0btoken_begin\x18\x04 \x01(\r\x12\x11\n\ttoken_end\x18\x05 \x01(\r\x12\x12\n\nhead_begin\x18\x06 \x01(\r\x12\x10\n\x08head_end\x18\x07 \x01(\r\x12\r\n\x05\x62ytes\x18\x08 \x01(\x04\x12\x0e\n\x06\x64igest\x18\t \x01(\x06\"o\n\x0cPullComplete\x12\x0e\n\x06tokens\x18\x01 \x01(\r\x12&\n\x0b\x66irst_token\x18\x02 \x01(\x0b\x32\x11.pdserve.v1.Token\x12\r\n\x05\x62ytes\x18\x03 \x01(\x04\x12\x18\n\x10last_channel_seq\x18\x04 \x01(\x04\"7\n\x0bPullAborted\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x18\n\x10last_channel_seq\x18\x02 \x01(\x04\"J\n\x0eReleaseRequest\x12#\n\x03ref\x18\x01 \x01(\x0b\x32\x16.pdserve.v1.RequestRef\x12\x13\n\x0btransfer_id\x18\x02 \x01(\t\"H\n\x0fReleaseResponse\x12#\n\x03ref\x18\x01 \x01(\x0b\x32\x16.pdserve.v1.RequestRef\x12\x10\n\x08released\x18\x02 \x01(\x08\x32\xd4\x02\n\x07Prefill\x12=\n\x03Run\x12\x1a.pdserve.v1.PrefillRequest\x1a\x18.pdserve.v1.PrefillEvent0\x01\x12\x43\n\x06PullKv\x12\x19.pdserve.v1.PullKvRequest\x1a\x1a.pdserve.v1.PullKvResponse(\x01\x30\x01\x12\x42\n\x07Release\x12\x1a.pdserve.v1.ReleaseRequest\x1a\x1b.pdserve.v1.ReleaseResponse\x12\x43\n\tWatchLoad\x12\x1c.pdserve.v1.WatchLoadRequest\x1a\x16.pdserve.v1.LoadReport0\x01\x12<\n\x05\x44rain\x12\x18.pdserve.v1.DrainRequest\x1a\x19.pdserve.v1.DrainResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18pdserve/v1/prefill.proto\x12\npdserve.v1\x1a\x16pdserve/v1/types.proto\"\xd5\x01\n\x0ePrefillRequest\x12#\n\x03ref\x18\x01 \x01(\x0b\x32\x16.pdserve.v1.RequestRef\x12\x18\n\x10prompt_token_ids\x18\x02 \x03(\r\x12\x18\n\x10output_token_ids\x18\x03 \x03(\r\x12&\n\x08sampling\x18\x04 \x01(\x0b\x32\x14.pdserve.v1.Sampling\x12\x1c\n\x03slo\x18\x05 \x01(\x0b\x32\x0f.pdserve.v1.Slo\x12$\n\x07urgency\x18\x06 \x01(\x0b\x32\x13.pdserve.v1.Urgency\"\xd2\x01\n\x0cPrefillEvent\x12#\n\x03ref\x18\x01 \x01(\x0b\x32\x16.pdserve.v1.RequestRef\x12-\n\x07started\x18\x02 \x01(\x0b\x32\x1a.pdserve.v1.PrefillStartedH\x00\x12\x34\n\x0b\x66irst_token\x18\x03 \x01(\x0b\x32\x1d.pdserve.v1.PrefillFirstTokenH\x00\x12/\n\x08\x66inished\x18\x04 \x01(\x0b\x32\x1b.pdserve.v1.PrefillFinishedH\x00\x42\x07\n\x05\x65vent\"M\n\x0ePrefillStarted\x12\x13\n\x0btransfer_id\x18\x01 \x01(\t\x12\x15\n\rcached_tokens\x18\x02 \x01(\r\x12\x0f\n\x07queue_s\x18\x03 \x01(\x02\"y\n\x11PrefillFirstToken\x12 \n\x05token\x18\x01 \x01(\x0b\x32\x11.pdserve.v1.Token\x12/\n\rfinish_reason\x18\x02 \x01(\x0e\x32\x18.pdserve.v1.FinishReason\x12\x11\n\tcompute_s\x18\x03 \x01(\x02\"\xc6\x01\n\x0fPrefillFinished\x12\x34\n\x07outcome\x18\x01 \x01(\x0e\x32#.pdserve.v1.PrefillFinished.Outcome\"}\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x12\n\x0eOUTCOME_PULLED\x10\x01\x12\x14\n\x10OUTCOME_RELEASED\x10\x02\x12\x19\n\x15OUTCOME_LEASE_EXPIRED\x10\x03\x12\x14\n\x10OUTCOME_COMPLETE\x10\x04\"\x8c\x02\n\rPullKvRequest\x12#\n\x03ref\x18\x01 \x01(\x0b\x32\x16.pdserve.v1.RequestRef\x12$\n\x04open\x18\x02 \x01(\x0b\x32\x14.pdserve.v1.PullOpenH\x00\x12&\n\x05\x62\x65gin\x18\x03 \x01(\x0b\x32\x15.pdserve.v1.PullBeginH\x00\x12\"\n\x03\x61\x63k\x18\x04 \x01(\x0b\x32\x13.pdserve.v1.PullAckH\x00\x12(\n\x06\x63\x61ncel\x18\x05 \x01(\x0b\x32\x16.pdserve.v1.PullCancelH\x00\x12/\n\nkeep_alive\x18\x06 \x01(\x0b\x32\x19.pdserve.v1.PullKeepAliveH\x00\x42\t\n\x07request\"\x88\x01\n\x08PullOpen\x12\x13\n\x0btransfer_id\x18\x01 \x01(\t\x12$\n\x06layout\x18\x02 \x01(\x0b\x32\x14.pdserve.v1.KvLayout\x12\x1a\n\x12\x64\x65\x63ode_incarnation\x18\x03 \x01(\t\x12\x0c\n\x04rank\x18\x04 \x01(\r\x12\x17\n\x0f\x63hannel_attempt\x18\x05 \x01(\r\"\x1f\n\tPullBegin\x12\x12\n\nfrom_token\x18\x01 \x01(\r\"\x1e\n\x07PullAck\x12\x13\n\x0b\x63hannel_seq\x18\x01 \x01(\x04\"\x1c\n\nPullCancel\x12\x0e\n\x06reason\x18\x01 \x01(\t\"\x0f\n\rPullKeepAlive\"\xa8\x02\n\x0ePullKvResponse\x12#\n\x03ref\x18\x01 \x01(\x0b\x32\x16.pdserve.v1.RequestRef\x12,\n\x08\x61\x63\x63\x65pted\x18\x02 \x01(\x0b\x32\x18.pdserve.v1.PullAcceptedH\x00\x12,\n\x07segment\x18\x03 \x01(\x0b\x32\x19.pdserve.v1.SegmentHeaderH\x00\x12,\n\x08\x63omplete\x18\x04 \x01(\x0b\x32\x18.pdserve.v1.PullCompleteH\x00\x12*\n\x07\x61\x62orted\x18\x05 \x01(\x0b\x32\x17.pdserve.v1.PullAbortedH\x00\x12/\n\nkeep_alive\x18\x06 \x01(\x0b\x32\x19.pdserve.v1.PullKeepAliveH\x00\x42\n\n\x08response\"\x94\x01\n\x0cPullAccepted\x12$\n\x06layout\x18\x01 \x01(\x0b\x32\x14.pdserve.v1.KvLayout\x12\x12\n\nstore_host\x18\x02 \x01(\t\x12\x12\n\nstore_port\x18\x03 \x01(\r\x12\x17\n\x0f\x63hannel_attempt\x18\x04 \x01(\r\x12\x0c\n\x04rank\x18\x05 \x01(\r\x12\x0f\n\x07lease_s\x18\x06 \x01(\x02\"\xb9\x01\n\rSegmentHeader\x12\x13\n\x0b\x63hannel_seq\x18\x01 \x01(\x04\x12\x13\n\x0blayer_begin\x18\x02 \x01(\r\x12\x11\n\tlayer_end\x18\x03 \x01(\r\x12\x13\n\x0btoken_begin\x18\x04 \x01(\r\x12\x11\n\ttoken_end\x18\x05 \x01(\r\x12\x12\n\nhead_begin\x18\x06 \x01(\r\x12\x10\n\x08head_end\x18\x07 \x01(\r\x12\r\n\x05\x62ytes\x18\x08 \x01(\x04\x12\x0e\n\x06\x64igest\x18\t \x01(\x06\"o\n\x0cPullComplete\x12\x0e\n\x06tokens\x18\x01 \x01(\r\x12&\n\x0b\x66irst_token\x18\x02 \x01(\x0b\x32\x11.pdserve.v1.Token\x12\r\n\x05\x62ytes\x18\x03 \x01(\x04\x12\x18\n\x10last_channel_seq\x18\x04 \x01(\x04\"7\n\x0bPullAborted\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x18\n\x10last_channel_seq\x18\x02 \x01(\x04\"J\n\x0eReleaseRequest\x12#\n\x03ref\x18\x01 \x01(\x0b\x32\x16.pdserve.v1.RequestRef\x12\x13\n\x0btransfer_id\x18\x02 \x01(\t\"H\n\x0fReleaseResponse\x12#\n\x03ref\x18\x01 \x01(\x0b\x32\x16.pdserve.v1.RequestRef\x12\x10\n\x08released\x18\x02 \x01(\x08\x32\xd4\x02\n\x07Prefill\x12=\n\x03Run\x12\x1a.pdserve.v1.PrefillRequest\x1a\x18.pdserve.v1.PrefillEvent0\x01\x12\x43\n\x06PullKv\x12\x19.pdserve.v1.PullKvRequest\x1a\x1a.pdserve.v1.PullKvResponse(\x01\x30\x01\x12\x42\n\x07Release\x12\x1a.pdserve.v1.ReleaseRequest\x1a\x1b.pdserve.v1.ReleaseResponse\x12\x43\n\tWatchLoad\x12\x1c.pdserve.v1.WatchLoadRequest\x1a\x16.pdserve.v1.LoadReport0\x01\x12<\n\x05\x44rain\x12\x18.pdserve.v1.DrainRequest\x1a\x19.pdserve.v1.DrainResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,43 +33,43 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'pdserve.v1.prefill_pb2', _g
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_PREFILLREQUEST']._serialized_start=65
-  _globals['_PREFILLREQUEST']._serialized_end=240
-  _globals['_PREFILLEVENT']._serialized_start=243
-  _globals['_PREFILLEVENT']._serialized_end=453
-  _globals['_PREFILLSTARTED']._serialized_start=455
-  _globals['_PREFILLSTARTED']._serialized_end=532
-  _globals['_PREFILLFIRSTTOKEN']._serialized_start=534
-  _globals['_PREFILLFIRSTTOKEN']._serialized_end=655
-  _globals['_PREFILLFINISHED']._serialized_start=658
-  _globals['_PREFILLFINISHED']._serialized_end=856
-  _globals['_PREFILLFINISHED_OUTCOME']._serialized_start=731
-  _globals['_PREFILLFINISHED_OUTCOME']._serialized_end=856
-  _globals['_PULLKVREQUEST']._serialized_start=859
-  _globals['_PULLKVREQUEST']._serialized_end=1127
-  _globals['_PULLOPEN']._serialized_start=1130
-  _globals['_PULLOPEN']._serialized_end=1266
-  _globals['_PULLBEGIN']._serialized_start=1268
-  _globals['_PULLBEGIN']._serialized_end=1299
-  _globals['_PULLACK']._serialized_start=1301
-  _globals['_PULLACK']._serialized_end=1331
-  _globals['_PULLCANCEL']._serialized_start=1333
-  _globals['_PULLCANCEL']._serialized_end=1361
-  _globals['_PULLKEEPALIVE']._serialized_start=1363
-  _globals['_PULLKEEPALIVE']._serialized_end=1378
-  _globals['_PULLKVRESPONSE']._serialized_start=1381
-  _globals['_PULLKVRESPONSE']._serialized_end=1677
-  _globals['_PULLACCEPTED']._serialized_start=1680
-  _globals['_PULLACCEPTED']._serialized_end=1828
-  _globals['_SEGMENTHEADER']._serialized_start=1831
-  _globals['_SEGMENTHEADER']._serialized_end=2016
-  _globals['_PULLCOMPLETE']._serialized_start=2018
-  _globals['_PULLCOMPLETE']._serialized_end=2129
-  _globals['_PULLABORTED']._serialized_start=2131
-  _globals['_PULLABORTED']._serialized_end=2186
-  _globals['_RELEASEREQUEST']._serialized_start=2188
-  _globals['_RELEASEREQUEST']._serialized_end=2262
-  _globals['_RELEASERESPONSE']._serialized_start=2264
-  _globals['_RELEASERESPONSE']._serialized_end=2336
-  _globals['_PREFILL']._serialized_start=2339
-  _globals['_PREFILL']._serialized_end=2679
+  _globals['_PREFILLREQUEST']._serialized_end=278
+  _globals['_PREFILLEVENT']._serialized_start=281
+  _globals['_PREFILLEVENT']._serialized_end=491
+  _globals['_PREFILLSTARTED']._serialized_start=493
+  _globals['_PREFILLSTARTED']._serialized_end=570
+  _globals['_PREFILLFIRSTTOKEN']._serialized_start=572
+  _globals['_PREFILLFIRSTTOKEN']._serialized_end=693
+  _globals['_PREFILLFINISHED']._serialized_start=696
+  _globals['_PREFILLFINISHED']._serialized_end=894
+  _globals['_PREFILLFINISHED_OUTCOME']._serialized_start=769
+  _globals['_PREFILLFINISHED_OUTCOME']._serialized_end=894
+  _globals['_PULLKVREQUEST']._serialized_start=897
+  _globals['_PULLKVREQUEST']._serialized_end=1165
+  _globals['_PULLOPEN']._serialized_start=1168
+  _globals['_PULLOPEN']._serialized_end=1304
+  _globals['_PULLBEGIN']._serialized_start=1306
+  _globals['_PULLBEGIN']._serialized_end=1337
+  _globals['_PULLACK']._serialized_start=1339
+  _globals['_PULLACK']._serialized_end=1369
+  _globals['_PULLCANCEL']._serialized_start=1371
+  _globals['_PULLCANCEL']._serialized_end=1399
+  _globals['_PULLKEEPALIVE']._serialized_start=1401
+  _globals['_PULLKEEPALIVE']._serialized_end=1416
+  _globals['_PULLKVRESPONSE']._serialized_start=1419
+  _globals['_PULLKVRESPONSE']._serialized_end=1715
+  _globals['_PULLACCEPTED']._serialized_start=1718
+  _globals['_PULLACCEPTED']._serialized_end=1866
+  _globals['_SEGMENTHEADER']._serialized_start=1869
+  _globals['_SEGMENTHEADER']._serialized_end=2054
+  _globals['_PULLCOMPLETE']._serialized_start=2056
+  _globals['_PULLCOMPLETE']._serialized_end=2167
+  _globals['_PULLABORTED']._serialized_start=2169
+  _globals['_PULLABORTED']._serialized_end=2224
+  _globals['_RELEASEREQUEST']._serialized_start=2226
+  _globals['_RELEASEREQUEST']._serialized_end=2300
+  _globals['_RELEASERESPONSE']._serialized_start=2302
+  _globals['_RELEASERESPONSE']._serialized_end=2374
+  _globals['_PREFILL']._serialized_start=2377
+  _globals['_PREFILL']._serialized_end=2717
 # @@protoc_insertion_point(module_scope)

@@ -29,6 +29,7 @@ class PrefillRequest(_message.Message):
     OUTPUT_TOKEN_IDS_FIELD_NUMBER: _builtins.int
     SAMPLING_FIELD_NUMBER: _builtins.int
     SLO_FIELD_NUMBER: _builtins.int
+    URGENCY_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def ref(self) -> _types_pb2.RequestRef: ...
     @_builtins.property
@@ -41,6 +42,8 @@ class PrefillRequest(_message.Message):
     def sampling(self) -> _types_pb2.Sampling: ...
     @_builtins.property
     def slo(self) -> _types_pb2.Slo: ...
+    @_builtins.property
+    def urgency(self) -> _types_pb2.Urgency: ...
     def __init__(
         self,
         *,
@@ -49,10 +52,11 @@ class PrefillRequest(_message.Message):
         output_token_ids: _abc.Iterable[_builtins.int] | None = ...,
         sampling: _types_pb2.Sampling | None = ...,
         slo: _types_pb2.Slo | None = ...,
+        urgency: _types_pb2.Urgency | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["ref", b"ref", "sampling", b"sampling", "slo", b"slo"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ref", b"ref", "sampling", b"sampling", "slo", b"slo", "urgency", b"urgency"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["output_token_ids", b"output_token_ids", "prompt_token_ids", b"prompt_token_ids", "ref", b"ref", "sampling", b"sampling", "slo", b"slo"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["output_token_ids", b"output_token_ids", "prompt_token_ids", b"prompt_token_ids", "ref", b"ref", "sampling", b"sampling", "slo", b"slo", "urgency", b"urgency"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

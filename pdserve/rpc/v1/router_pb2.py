@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from pdserve.rpc.v1 import types_pb2 as pdserve_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17pdserve/v1/router.proto\x12\npdserve.v1\x1a\x16pdserve/v1/types.proto\",\n\x0b\x43hatMessage\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\"1\n\x04\x43hat\x12)\n\x08messages\x18\x01 \x03(\x0b\x32\x17.pdserve.v1.ChatMessage\"\x17\n\x08TokenIds\x12\x0b\n\x03ids\x18\x01 \x03(\r\"\x81\x02\n\x0fGenerateRequest\x12#\n\x03ref\x18\x01 \x01(\x0b\x32\x16.pdserve.v1.RequestRef\x12\r\n\x05model\x18\x02 \x01(\t\x12\x10\n\x06prompt\x18\x03 \x01(\tH\x00\x12 \n\x04\x63hat\x18\x04 \x01(\x0b\x32\x10.pdserve.v1.ChatH\x00\x12)\n\ttoken_ids\x18\x05 \x01(\x0b\x32\x14.pdserve.v1.TokenIdsH\x00\x12&\n\x08sampling\x18\x06 \x01(\x0b\x32\x14.pdserve.v1.Sampling\x12\x0c\n\x04stop\x18\x07 \x03(\t\x12\x1c\n\x03slo\x18\x08 \x01(\x0b\x32\x0f.pdserve.v1.SloB\x07\n\x05input\"\x8b\x01\n\rGenerateEvent\x12#\n\x03ref\x18\x01 \x01(\x0b\x32\x16.pdserve.v1.RequestRef\x12\"\n\x05\x64\x65lta\x18\x02 \x01(\x0b\x32\x11.pdserve.v1.DeltaH\x00\x12(\n\x08\x66inished\x18\x03 \x01(\x0b\x32\x14.pdserve.v1.FinishedH\x00\x42\x07\n\x05\x65vent\"8\n\x05\x44\x65lta\x12\x0c\n\x04text\x18\x01 \x01(\t\x12!\n\x06tokens\x18\x02 \x03(\x0b\x32\x11.pdserve.v1.Token\"\xd2\x01\n\x08\x46inished\x12(\n\x06reason\x18\x01 \x01(\x0e\x32\x18.pdserve.v1.FinishReason\x12\x15\n\rprompt_tokens\x18\x02 \x01(\r\x12\x15\n\routput_tokens\x18\x03 \x01(\r\x12\x15\n\rcached_tokens\x18\x04 \x01(\r\x12\"\n\x06ledger\x18\x05 \x01(\x0b\x32\x12.pdserve.v1.Ledger\x12%\n\x08\x61ttempts\x18\x06 \x03(\x0b\x32\x13.pdserve.v1.Attempt\x12\x0c\n\x04stop\x18\x07 \x01(\t\"\x13\n\x11ListModelsRequest\"N\n\x05Model\x12\n\n\x02id\x18\x01 \x01(\t\x12\x16\n\x0e\x63ontext_length\x18\x02 \x01(\r\x12\x12\n\nvocab_size\x18\x03 \x01(\r\x12\r\n\x05ready\x18\x04 \x01(\x08\"7\n\x12ListModelsResponse\x12!\n\x06models\x18\x01 \x03(\x0b\x32\x11.pdserve.v1.Model\"\x13\n\x11GetClusterRequest\"\xc5\x01\n\x0eInstanceStatus\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12\r\n\x05state\x18\x02 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t\x12\x14\n\x0creport_age_s\x18\x04 \x01(\x02\x12&\n\x06report\x18\x05 \x01(\x0b\x32\x16.pdserve.v1.LoadReport\x12\x17\n\x0frouter_requests\x18\x06 \x01(\r\x12\x0c\n\x04name\x18\x07 \x01(\t\x12\x1e\n\x04role\x18\x08 \x01(\x0e\x32\x10.pdserve.v1.Role\"]\n\x12GetClusterResponse\x12-\n\tinstances\x18\x01 \x03(\x0b\x32\x1a.pdserve.v1.InstanceStatus\x12\x18\n\x10running_requests\x18\x02 \x01(\r2\xeb\x01\n\tInference\x12\x44\n\x08Generate\x12\x1b.pdserve.v1.GenerateRequest\x1a\x19.pdserve.v1.GenerateEvent0\x01\x12K\n\nListModels\x12\x1d.pdserve.v1.ListModelsRequest\x1a\x1e.pdserve.v1.ListModelsResponse\x12K\n\nGetCluster\x12\x1d.pdserve.v1.GetClusterRequest\x1a\x1e.pdserve.v1.GetClusterResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17pdserve/v1/router.proto\x12\npdserve.v1\x1a\x16pdserve/v1/types.proto\",\n\x0b\x43hatMessage\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\"1\n\x04\x43hat\x12)\n\x08messages\x18\x01 \x03(\x0b\x32\x17.pdserve.v1.ChatMessage\"\x17\n\x08TokenIds\x12\x0b\n\x03ids\x18\x01 \x03(\r\"\xa9\x02\n\x0fGenerateRequest\x12#\n\x03ref\x18\x01 \x01(\x0b\x32\x16.pdserve.v1.RequestRef\x12\r\n\x05model\x18\x02 \x01(\t\x12\x10\n\x06prompt\x18\x03 \x01(\tH\x00\x12 \n\x04\x63hat\x18\x04 \x01(\x0b\x32\x10.pdserve.v1.ChatH\x00\x12)\n\ttoken_ids\x18\x05 \x01(\x0b\x32\x14.pdserve.v1.TokenIdsH\x00\x12&\n\x08sampling\x18\x06 \x01(\x0b\x32\x14.pdserve.v1.Sampling\x12\x0c\n\x04stop\x18\x07 \x03(\t\x12\x1c\n\x03slo\x18\x08 \x01(\x0b\x32\x0f.pdserve.v1.Slo\x12&\n\x08priority\x18\t \x01(\x0e\x32\x14.pdserve.v1.PriorityB\x07\n\x05input\"\x8b\x01\n\rGenerateEvent\x12#\n\x03ref\x18\x01 \x01(\x0b\x32\x16.pdserve.v1.RequestRef\x12\"\n\x05\x64\x65lta\x18\x02 \x01(\x0b\x32\x11.pdserve.v1.DeltaH\x00\x12(\n\x08\x66inished\x18\x03 \x01(\x0b\x32\x14.pdserve.v1.FinishedH\x00\x42\x07\n\x05\x65vent\"8\n\x05\x44\x65lta\x12\x0c\n\x04text\x18\x01 \x01(\t\x12!\n\x06tokens\x18\x02 \x03(\x0b\x32\x11.pdserve.v1.Token\"\xd2\x01\n\x08\x46inished\x12(\n\x06reason\x18\x01 \x01(\x0e\x32\x18.pdserve.v1.FinishReason\x12\x15\n\rprompt_tokens\x18\x02 \x01(\r\x12\x15\n\routput_tokens\x18\x03 \x01(\r\x12\x15\n\rcached_tokens\x18\x04 \x01(\r\x12\"\n\x06ledger\x18\x05 \x01(\x0b\x32\x12.pdserve.v1.Ledger\x12%\n\x08\x61ttempts\x18\x06 \x03(\x0b\x32\x13.pdserve.v1.Attempt\x12\x0c\n\x04stop\x18\x07 \x01(\t\"\x13\n\x11ListModelsRequest\"N\n\x05Model\x12\n\n\x02id\x18\x01 \x01(\t\x12\x16\n\x0e\x63ontext_length\x18\x02 \x01(\r\x12\x12\n\nvocab_size\x18\x03 \x01(\r\x12\r\n\x05ready\x18\x04 \x01(\x08\"7\n\x12ListModelsResponse\x12!\n\x06models\x18\x01 \x03(\x0b\x32\x11.pdserve.v1.Model\"\x13\n\x11GetClusterRequest\"\xc5\x01\n\x0eInstanceStatus\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12\r\n\x05state\x18\x02 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t\x12\x14\n\x0creport_age_s\x18\x04 \x01(\x02\x12&\n\x06report\x18\x05 \x01(\x0b\x32\x16.pdserve.v1.LoadReport\x12\x17\n\x0frouter_requests\x18\x06 \x01(\r\x12\x0c\n\x04name\x18\x07 \x01(\t\x12\x1e\n\x04role\x18\x08 \x01(\x0e\x32\x10.pdserve.v1.Role\"\x91\x01\n\nLinkStatus\x12\x0f\n\x07prefill\x18\x01 \x01(\t\x12\x0e\n\x06\x64\x65\x63ode\x18\x02 \x01(\t\x12\x10\n\x08\x64istance\x18\x03 \x01(\t\x12\x1d\n\x15\x62\x61ndwidth_bytes_per_s\x18\x04 \x01(\x02\x12\x11\n\ttransfers\x18\x05 \x01(\x04\x12\r\n\x05\x61ge_s\x18\x06 \x01(\x02\x12\x0f\n\x07\x62reaker\x18\x07 \x01(\t\"\x9d\x01\n\x12GetClusterResponse\x12-\n\tinstances\x18\x01 \x03(\x0b\x32\x1a.pdserve.v1.InstanceStatus\x12\x18\n\x10running_requests\x18\x02 \x01(\r\x12%\n\x05links\x18\x03 \x03(\x0b\x32\x16.pdserve.v1.LinkStatus\x12\x17\n\x0fqueued_requests\x18\x04 \x01(\r\"$\n\x0e\x45xplainRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\"\xe5\x02\n\x0f\x45xplainResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05state\x18\x02 \x01(\t\x12\r\n\x05\x61ge_s\x18\x03 \x01(\x02\x12\x1c\n\x03slo\x18\x04 \x01(\x0b\x32\x0f.pdserve.v1.Slo\x12&\n\x08priority\x18\x05 \x01(\x0e\x32\x14.pdserve.v1.Priority\x12\x15\n\rprompt_tokens\x18\x06 \x01(\r\x12\x15\n\routput_tokens\x18\x07 \x01(\r\x12\x15\n\rcached_tokens\x18\x08 \x01(\r\x12\"\n\x06ledger\x18\t \x01(\x0b\x32\x12.pdserve.v1.Ledger\x12%\n\x08\x61ttempts\x18\n \x03(\x0b\x32\x13.pdserve.v1.Attempt\x12&\n\x05\x65rror\x18\x0b \x01(\x0b\x32\x17.pdserve.v1.ErrorDetail\x12\x12\n\nerror_text\x18\x0c \x01(\t\x12\x0e\n\x06router\x18\r \x01(\t2\xaf\x02\n\tInference\x12\x44\n\x08Generate\x12\x1b.pdserve.v1.GenerateRequest\x1a\x19.pdserve.v1.GenerateEvent0\x01\x12K\n\nListModels\x12\x1d.pdserve.v1.ListModelsRequest\x1a\x1e.pdserve.v1.ListModelsResponse\x12K\n\nGetCluster\x12\x1d.pdserve.v1.GetClusterRequest\x1a\x1e.pdserve.v1.GetClusterResponse\x12\x42\n\x07\x45xplain\x12\x1a.pdserve.v1.ExplainRequest\x1a\x1b.pdserve.v1.ExplainResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,25 +39,31 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TOKENIDS']._serialized_start=160
   _globals['_TOKENIDS']._serialized_end=183
   _globals['_GENERATEREQUEST']._serialized_start=186
-  _globals['_GENERATEREQUEST']._serialized_end=443
-  _globals['_GENERATEEVENT']._serialized_start=446
-  _globals['_GENERATEEVENT']._serialized_end=585
-  _globals['_DELTA']._serialized_start=587
-  _globals['_DELTA']._serialized_end=643
-  _globals['_FINISHED']._serialized_start=646
-  _globals['_FINISHED']._serialized_end=856
-  _globals['_LISTMODELSREQUEST']._serialized_start=858
-  _globals['_LISTMODELSREQUEST']._serialized_end=877
-  _globals['_MODEL']._serialized_start=879
-  _globals['_MODEL']._serialized_end=957
-  _globals['_LISTMODELSRESPONSE']._serialized_start=959
-  _globals['_LISTMODELSRESPONSE']._serialized_end=1014
-  _globals['_GETCLUSTERREQUEST']._serialized_start=1016
-  _globals['_GETCLUSTERREQUEST']._serialized_end=1035
-  _globals['_INSTANCESTATUS']._serialized_start=1038
-  _globals['_INSTANCESTATUS']._serialized_end=1235
-  _globals['_GETCLUSTERRESPONSE']._serialized_start=1237
-  _globals['_GETCLUSTERRESPONSE']._serialized_end=1330
-  _globals['_INFERENCE']._serialized_start=1333
-  _globals['_INFERENCE']._serialized_end=1568
+  _globals['_GENERATEREQUEST']._serialized_end=483
+  _globals['_GENERATEEVENT']._serialized_start=486
+  _globals['_GENERATEEVENT']._serialized_end=625
+  _globals['_DELTA']._serialized_start=627
+  _globals['_DELTA']._serialized_end=683
+  _globals['_FINISHED']._serialized_start=686
+  _globals['_FINISHED']._serialized_end=896
+  _globals['_LISTMODELSREQUEST']._serialized_start=898
+  _globals['_LISTMODELSREQUEST']._serialized_end=917
+  _globals['_MODEL']._serialized_start=919
+  _globals['_MODEL']._serialized_end=997
+  _globals['_LISTMODELSRESPONSE']._serialized_start=999
+  _globals['_LISTMODELSRESPONSE']._serialized_end=1054
+  _globals['_GETCLUSTERREQUEST']._serialized_start=1056
+  _globals['_GETCLUSTERREQUEST']._serialized_end=1075
+  _globals['_INSTANCESTATUS']._serialized_start=1078
+  _globals['_INSTANCESTATUS']._serialized_end=1275
+  _globals['_LINKSTATUS']._serialized_start=1278
+  _globals['_LINKSTATUS']._serialized_end=1423
+  _globals['_GETCLUSTERRESPONSE']._serialized_start=1426
+  _globals['_GETCLUSTERRESPONSE']._serialized_end=1583
+  _globals['_EXPLAINREQUEST']._serialized_start=1585
+  _globals['_EXPLAINREQUEST']._serialized_end=1621
+  _globals['_EXPLAINRESPONSE']._serialized_start=1624
+  _globals['_EXPLAINRESPONSE']._serialized_end=1981
+  _globals['_INFERENCE']._serialized_start=1984
+  _globals['_INFERENCE']._serialized_end=2287
 # @@protoc_insertion_point(module_scope)

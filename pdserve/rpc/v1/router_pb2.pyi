@@ -93,9 +93,12 @@ class GenerateRequest(_message.Message):
     SAMPLING_FIELD_NUMBER: _builtins.int
     STOP_FIELD_NUMBER: _builtins.int
     SLO_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """Empty: the only model that is served."""
     prompt: _builtins.str
+    priority: _types_pb2.Priority.ValueType
+    """At most what the API key allows."""
     @_builtins.property
     def ref(self) -> _types_pb2.RequestRef:
         """request_id may be empty: the router mints one. attempt and incarnation are ignored."""
@@ -125,10 +128,11 @@ class GenerateRequest(_message.Message):
         sampling: _types_pb2.Sampling | None = ...,
         stop: _abc.Iterable[_builtins.str] | None = ...,
         slo: _types_pb2.Slo | None = ...,
+        priority: _types_pb2.Priority.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["chat", b"chat", "input", b"input", "prompt", b"prompt", "ref", b"ref", "sampling", b"sampling", "slo", b"slo", "token_ids", b"token_ids"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chat", b"chat", "input", b"input", "model", b"model", "prompt", b"prompt", "ref", b"ref", "sampling", b"sampling", "slo", b"slo", "stop", b"stop", "token_ids", b"token_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chat", b"chat", "input", b"input", "model", b"model", "priority", b"priority", "prompt", b"prompt", "ref", b"ref", "sampling", b"sampling", "slo", b"slo", "stop", b"stop", "token_ids", b"token_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_input: _TypeAlias = _typing.Literal["prompt", "chat", "token_ids"]  # noqa: Y015
     _WhichOneofArgType_input: _TypeAlias = _typing.Literal["input", b"input"]  # noqa: Y015
@@ -359,24 +363,162 @@ class InstanceStatus(_message.Message):
 Global___InstanceStatus: _TypeAlias = InstanceStatus  # noqa: Y015
 
 @_typing.final
+class LinkStatus(_message.Message):
+    """The way from one prefill to one decode instance, as the router has measured it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PREFILL_FIELD_NUMBER: _builtins.int
+    DECODE_FIELD_NUMBER: _builtins.int
+    DISTANCE_FIELD_NUMBER: _builtins.int
+    BANDWIDTH_BYTES_PER_S_FIELD_NUMBER: _builtins.int
+    TRANSFERS_FIELD_NUMBER: _builtins.int
+    AGE_S_FIELD_NUMBER: _builtins.int
+    BREAKER_FIELD_NUMBER: _builtins.int
+    prefill: _builtins.str
+    decode: _builtins.str
+    distance: _builtins.str
+    """"node", "clique", "rack", "zone" or "far"."""
+    bandwidth_bytes_per_s: _builtins.float
+    transfers: _builtins.int
+    """Transfers that were measured, and seconds since the last; 0 of them: the bandwidth is assumed."""
+    age_s: _builtins.float
+    breaker: _builtins.str
+    """Of the circuit breaker: "closed", "open" or "half_open"."""
+    def __init__(
+        self,
+        *,
+        prefill: _builtins.str = ...,
+        decode: _builtins.str = ...,
+        distance: _builtins.str = ...,
+        bandwidth_bytes_per_s: _builtins.float = ...,
+        transfers: _builtins.int = ...,
+        age_s: _builtins.float = ...,
+        breaker: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["age_s", b"age_s", "bandwidth_bytes_per_s", b"bandwidth_bytes_per_s", "breaker", b"breaker", "decode", b"decode", "distance", b"distance", "prefill", b"prefill", "transfers", b"transfers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LinkStatus: _TypeAlias = LinkStatus  # noqa: Y015
+
+@_typing.final
 class GetClusterResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     INSTANCES_FIELD_NUMBER: _builtins.int
     RUNNING_REQUESTS_FIELD_NUMBER: _builtins.int
+    LINKS_FIELD_NUMBER: _builtins.int
+    QUEUED_REQUESTS_FIELD_NUMBER: _builtins.int
     running_requests: _builtins.int
+    queued_requests: _builtins.int
+    """Requests that wait at the router for their turn."""
     @_builtins.property
     def instances(self) -> _containers.RepeatedCompositeFieldContainer[Global___InstanceStatus]: ...
+    @_builtins.property
+    def links(self) -> _containers.RepeatedCompositeFieldContainer[Global___LinkStatus]:
+        """Pairs that have been used or have failed, at most 1024."""
+
     def __init__(
         self,
         *,
         instances: _abc.Iterable[Global___InstanceStatus] | None = ...,
         running_requests: _builtins.int = ...,
+        links: _abc.Iterable[Global___LinkStatus] | None = ...,
+        queued_requests: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["instances", b"instances", "running_requests", b"running_requests"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["instances", b"instances", "links", b"links", "queued_requests", b"queued_requests", "running_requests", b"running_requests"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetClusterResponse: _TypeAlias = GetClusterResponse  # noqa: Y015
+
+@_typing.final
+class ExplainRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplainRequest: _TypeAlias = ExplainRequest  # noqa: Y015
+
+@_typing.final
+class ExplainResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    AGE_S_FIELD_NUMBER: _builtins.int
+    SLO_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    PROMPT_TOKENS_FIELD_NUMBER: _builtins.int
+    OUTPUT_TOKENS_FIELD_NUMBER: _builtins.int
+    CACHED_TOKENS_FIELD_NUMBER: _builtins.int
+    LEDGER_FIELD_NUMBER: _builtins.int
+    ATTEMPTS_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    ERROR_TEXT_FIELD_NUMBER: _builtins.int
+    ROUTER_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    state: _builtins.str
+    """"running", "finished", "failed", "refused" or "cancelled"."""
+    age_s: _builtins.float
+    """Since it was received."""
+    priority: _types_pb2.Priority.ValueType
+    prompt_tokens: _builtins.int
+    output_tokens: _builtins.int
+    cached_tokens: _builtins.int
+    error_text: _builtins.str
+    router: _builtins.str
+    @_builtins.property
+    def slo(self) -> _types_pb2.Slo:
+        """The objectives and the class that applied."""
+
+    @_builtins.property
+    def ledger(self) -> _types_pb2.Ledger:
+        """Unset while it runs."""
+
+    @_builtins.property
+    def attempts(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Attempt]: ...
+    @_builtins.property
+    def error(self) -> _types_pb2.ErrorDetail:
+        """Of a request that failed or was refused."""
+
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        state: _builtins.str = ...,
+        age_s: _builtins.float = ...,
+        slo: _types_pb2.Slo | None = ...,
+        priority: _types_pb2.Priority.ValueType = ...,
+        prompt_tokens: _builtins.int = ...,
+        output_tokens: _builtins.int = ...,
+        cached_tokens: _builtins.int = ...,
+        ledger: _types_pb2.Ledger | None = ...,
+        attempts: _abc.Iterable[_types_pb2.Attempt] | None = ...,
+        error: _types_pb2.ErrorDetail | None = ...,
+        error_text: _builtins.str = ...,
+        router: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "ledger", b"ledger", "slo", b"slo"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["age_s", b"age_s", "attempts", b"attempts", "cached_tokens", b"cached_tokens", "error", b"error", "error_text", b"error_text", "ledger", b"ledger", "output_tokens", b"output_tokens", "priority", b"priority", "prompt_tokens", b"prompt_tokens", "request_id", b"request_id", "router", b"router", "slo", b"slo", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplainResponse: _TypeAlias = ExplainResponse  # noqa: Y015

@@ -50,6 +50,11 @@ class InferenceStub:
                 request_serializer=pdserve_dot_v1_dot_router__pb2.GetClusterRequest.SerializeToString,
                 response_deserializer=pdserve_dot_v1_dot_router__pb2.GetClusterResponse.FromString,
                 _registered_method=True)
+        self.Explain = channel.unary_unary(
+                '/pdserve.v1.Inference/Explain',
+                request_serializer=pdserve_dot_v1_dot_router__pb2.ExplainRequest.SerializeToString,
+                response_deserializer=pdserve_dot_v1_dot_router__pb2.ExplainResponse.FromString,
+                _registered_method=True)
 
 
 class InferenceServicer:
@@ -75,6 +80,13 @@ class InferenceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Explain(self, request, context):
+        """Where a request's time went and why it was placed as it was, running or lately ended.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_InferenceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -92,6 +104,11 @@ def add_InferenceServicer_to_server(servicer, server):
                     servicer.GetCluster,
                     request_deserializer=pdserve_dot_v1_dot_router__pb2.GetClusterRequest.FromString,
                     response_serializer=pdserve_dot_v1_dot_router__pb2.GetClusterResponse.SerializeToString,
+            ),
+            'Explain': grpc.unary_unary_rpc_method_handler(
+                    servicer.Explain,
+                    request_deserializer=pdserve_dot_v1_dot_router__pb2.ExplainRequest.FromString,
+                    response_serializer=pdserve_dot_v1_dot_router__pb2.ExplainResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -176,6 +193,33 @@ class Inference:
             '/pdserve.v1.Inference/GetCluster',
             pdserve_dot_v1_dot_router__pb2.GetClusterRequest.SerializeToString,
             pdserve_dot_v1_dot_router__pb2.GetClusterResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Explain(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pdserve.v1.Inference/Explain',
+            pdserve_dot_v1_dot_router__pb2.ExplainRequest.SerializeToString,
+            pdserve_dot_v1_dot_router__pb2.ExplainResponse.FromString,
             options,
             channel_credentials,
             insecure,

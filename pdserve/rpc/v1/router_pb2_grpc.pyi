@@ -37,6 +37,8 @@ class InferenceStub:
     """Streams the generated text. Ending the call stops both phases at their next step."""
     ListModels: _grpc.UnaryUnaryMultiCallable[_router_pb2.ListModelsRequest, _router_pb2.ListModelsResponse]
     GetCluster: _grpc.UnaryUnaryMultiCallable[_router_pb2.GetClusterRequest, _router_pb2.GetClusterResponse]
+    Explain: _grpc.UnaryUnaryMultiCallable[_router_pb2.ExplainRequest, _router_pb2.ExplainResponse]
+    """Where a request's time went and why it was placed as it was, running or lately ended."""
 
 @_typing.type_check_only
 class InferenceAsyncStub(InferenceStub):
@@ -47,6 +49,8 @@ class InferenceAsyncStub(InferenceStub):
     """Streams the generated text. Ending the call stops both phases at their next step."""
     ListModels: _aio.UnaryUnaryMultiCallable[_router_pb2.ListModelsRequest, _router_pb2.ListModelsResponse]  # type: ignore[assignment]
     GetCluster: _aio.UnaryUnaryMultiCallable[_router_pb2.GetClusterRequest, _router_pb2.GetClusterResponse]  # type: ignore[assignment]
+    Explain: _aio.UnaryUnaryMultiCallable[_router_pb2.ExplainRequest, _router_pb2.ExplainResponse]  # type: ignore[assignment]
+    """Where a request's time went and why it was placed as it was, running or lately ended."""
 
 class InferenceServicer(metaclass=_abc_1.ABCMeta):
     """What clients call."""
@@ -72,5 +76,13 @@ class InferenceServicer(metaclass=_abc_1.ABCMeta):
         request: _router_pb2.GetClusterRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_router_pb2.GetClusterResponse, _abc.Awaitable[_router_pb2.GetClusterResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def Explain(
+        self,
+        request: _router_pb2.ExplainRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_router_pb2.ExplainResponse, _abc.Awaitable[_router_pb2.ExplainResponse]]:
+        """Where a request's time went and why it was placed as it was, running or lately ended."""
 
 def add_InferenceServicer_to_server(servicer: InferenceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

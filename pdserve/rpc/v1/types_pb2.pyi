@@ -25,6 +25,30 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _Priority:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PriorityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Priority.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PRIORITY_UNSPECIFIED: _Priority.ValueType  # 0
+    """Normal."""
+    PRIORITY_LOW: _Priority.ValueType  # 1
+    PRIORITY_NORMAL: _Priority.ValueType  # 2
+    PRIORITY_HIGH: _Priority.ValueType  # 3
+
+class Priority(_Priority, metaclass=_PriorityEnumTypeWrapper):
+    """Who goes first where requests wait. A class is a head start in time, not a right: what waits long
+    enough comes before anything newer.
+    """
+
+PRIORITY_UNSPECIFIED: Priority.ValueType  # 0
+"""Normal."""
+PRIORITY_LOW: Priority.ValueType  # 1
+PRIORITY_NORMAL: Priority.ValueType  # 2
+PRIORITY_HIGH: Priority.ValueType  # 3
+Global___Priority: _TypeAlias = Priority  # noqa: Y015
+
 class _FinishReason:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -212,34 +236,71 @@ Global___Sampling: _TypeAlias = Sampling  # noqa: Y015
 
 @_typing.final
 class Slo(_message.Message):
-    """Service-level objectives of one request, in milliseconds; unset: none."""
+    """Service-level objectives of one request, in milliseconds; unset: the router's defaults."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     TTFT_MS_FIELD_NUMBER: _builtins.int
     TPOT_MS_FIELD_NUMBER: _builtins.int
+    HARD_FIELD_NUMBER: _builtins.int
     ttft_ms: _builtins.float
     tpot_ms: _builtins.float
+    hard: _builtins.bool
+    """True: refuse at once what is predicted to miss an objective. False: do the best that is possible."""
     def __init__(
         self,
         *,
         ttft_ms: _builtins.float | None = ...,
         tpot_ms: _builtins.float | None = ...,
+        hard: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_tpot_ms", b"_tpot_ms", "_ttft_ms", b"_ttft_ms", "tpot_ms", b"tpot_ms", "ttft_ms", b"ttft_ms"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_hard", b"_hard", "_tpot_ms", b"_tpot_ms", "_ttft_ms", b"_ttft_ms", "hard", b"hard", "tpot_ms", b"tpot_ms", "ttft_ms", b"ttft_ms"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_tpot_ms", b"_tpot_ms", "_ttft_ms", b"_ttft_ms", "tpot_ms", b"tpot_ms", "ttft_ms", b"ttft_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_hard", b"_hard", "_tpot_ms", b"_tpot_ms", "_ttft_ms", b"_ttft_ms", "hard", b"hard", "tpot_ms", b"tpot_ms", "ttft_ms", b"ttft_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__hard: _TypeAlias = _typing.Literal["hard"]  # noqa: Y015
+    _WhichOneofArgType__hard: _TypeAlias = _typing.Literal["_hard", b"_hard"]  # noqa: Y015
     _WhichOneofReturnType__tpot_ms: _TypeAlias = _typing.Literal["tpot_ms"]  # noqa: Y015
     _WhichOneofArgType__tpot_ms: _TypeAlias = _typing.Literal["_tpot_ms", b"_tpot_ms"]  # noqa: Y015
     _WhichOneofReturnType__ttft_ms: _TypeAlias = _typing.Literal["ttft_ms"]  # noqa: Y015
     _WhichOneofArgType__ttft_ms: _TypeAlias = _typing.Literal["_ttft_ms", b"_ttft_ms"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__hard) -> _WhichOneofReturnType__hard | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__tpot_ms) -> _WhichOneofReturnType__tpot_ms | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__ttft_ms) -> _WhichOneofReturnType__ttft_ms | None: ...
 
 Global___Slo: _TypeAlias = Slo  # noqa: Y015
+
+@_typing.final
+class Urgency(_message.Message):
+    """What decides the order in an instance's queue: the earliest deadline goes first."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    DUE_IN_S_FIELD_NUMBER: _builtins.int
+    priority: Global___Priority.ValueType
+    due_in_s: _builtins.float
+    """From now until the next token is due by the request's SLO; negative when that has passed.
+    Unset: it has none.
+    """
+    def __init__(
+        self,
+        *,
+        priority: Global___Priority.ValueType = ...,
+        due_in_s: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_due_in_s", b"_due_in_s", "due_in_s", b"due_in_s"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_due_in_s", b"_due_in_s", "due_in_s", b"due_in_s", "priority", b"priority"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__due_in_s: _TypeAlias = _typing.Literal["due_in_s"]  # noqa: Y015
+    _WhichOneofArgType__due_in_s: _TypeAlias = _typing.Literal["_due_in_s", b"_due_in_s"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__due_in_s) -> _WhichOneofReturnType__due_in_s | None: ...
+
+Global___Urgency: _TypeAlias = Urgency  # noqa: Y015
 
 @_typing.final
 class TopLogprob(_message.Message):
@@ -413,6 +474,8 @@ class InstanceInfo(_message.Message):
     LAYOUT_FIELD_NUMBER: _builtins.int
     MAX_MODEL_LEN_FIELD_NUMBER: _builtins.int
     MAX_BATCH_TOKENS_FIELD_NUMBER: _builtins.int
+    MAX_BATCH_SEQS_FIELD_NUMBER: _builtins.int
+    LAYER_GROUPS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     role: Global___Role.ValueType
     incarnation: _builtins.str
@@ -421,6 +484,9 @@ class InstanceInfo(_message.Message):
     max_model_len: _builtins.int
     """Longest prompt + output that the instance can hold, tokens."""
     max_batch_tokens: _builtins.int
+    max_batch_seqs: _builtins.int
+    layer_groups: _builtins.int
+    """Groups of layers that are handed over one after the other, while the next is computed."""
     @_builtins.property
     def layout(self) -> Global___KvLayout: ...
     def __init__(
@@ -434,14 +500,122 @@ class InstanceInfo(_message.Message):
         layout: Global___KvLayout | None = ...,
         max_model_len: _builtins.int = ...,
         max_batch_tokens: _builtins.int = ...,
+        max_batch_seqs: _builtins.int = ...,
+        layer_groups: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["layout", b"layout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["incarnation", b"incarnation", "layout", b"layout", "max_batch_tokens", b"max_batch_tokens", "max_model_len", b"max_model_len", "model", b"model", "name", b"name", "role", b"role", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["incarnation", b"incarnation", "layer_groups", b"layer_groups", "layout", b"layout", "max_batch_seqs", b"max_batch_seqs", "max_batch_tokens", b"max_batch_tokens", "max_model_len", b"max_model_len", "model", b"model", "name", b"name", "role", b"role", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___InstanceInfo: _TypeAlias = InstanceInfo  # noqa: Y015
+
+@_typing.final
+class QueuedWork(_message.Message):
+    """Prefill work that is not done yet, of one priority."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    REQUESTS_FIELD_NUMBER: _builtins.int
+    TOKENS_FIELD_NUMBER: _builtins.int
+    SQUARES_FIELD_NUMBER: _builtins.int
+    priority: Global___Priority.ValueType
+    requests: _builtins.int
+    tokens: _builtins.int
+    squares: _builtins.float
+    """Sum of (past + new)^2 - past^2 over the requests: what attention costs grows with."""
+    def __init__(
+        self,
+        *,
+        priority: Global___Priority.ValueType = ...,
+        requests: _builtins.int = ...,
+        tokens: _builtins.int = ...,
+        squares: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["priority", b"priority", "requests", b"requests", "squares", b"squares", "tokens", b"tokens"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___QueuedWork: _TypeAlias = QueuedWork  # noqa: Y015
+
+@_typing.final
+class LearnedCost(_message.Message):
+    """What the passes of this instance cost, as it has learned from its own steps (pdserve.latency)."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PREFILL_BASE_S_FIELD_NUMBER: _builtins.int
+    PREFILL_PER_TOKEN_S_FIELD_NUMBER: _builtins.int
+    PREFILL_PER_SQUARE_S_FIELD_NUMBER: _builtins.int
+    DECODE_BASE_S_FIELD_NUMBER: _builtins.int
+    DECODE_PER_CONTEXT_TOKEN_S_FIELD_NUMBER: _builtins.int
+    DECODE_PER_SEQUENCE_S_FIELD_NUMBER: _builtins.int
+    PREFILL_STEPS_FIELD_NUMBER: _builtins.int
+    DECODE_STEPS_FIELD_NUMBER: _builtins.int
+    prefill_base_s: _builtins.float
+    """Seconds of a prefill pass: base, a token, a square (see QueuedWork)."""
+    prefill_per_token_s: _builtins.float
+    prefill_per_square_s: _builtins.float
+    decode_base_s: _builtins.float
+    """Seconds of a decode step: base, a token of context, a sequence."""
+    decode_per_context_token_s: _builtins.float
+    decode_per_sequence_s: _builtins.float
+    prefill_steps: _builtins.int
+    """Steps that the figures rest on."""
+    decode_steps: _builtins.int
+    def __init__(
+        self,
+        *,
+        prefill_base_s: _builtins.float = ...,
+        prefill_per_token_s: _builtins.float = ...,
+        prefill_per_square_s: _builtins.float = ...,
+        decode_base_s: _builtins.float = ...,
+        decode_per_context_token_s: _builtins.float = ...,
+        decode_per_sequence_s: _builtins.float = ...,
+        prefill_steps: _builtins.int = ...,
+        decode_steps: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decode_base_s", b"decode_base_s", "decode_per_context_token_s", b"decode_per_context_token_s", "decode_per_sequence_s", b"decode_per_sequence_s", "decode_steps", b"decode_steps", "prefill_base_s", b"prefill_base_s", "prefill_per_square_s", b"prefill_per_square_s", "prefill_per_token_s", b"prefill_per_token_s", "prefill_steps", b"prefill_steps"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LearnedCost: _TypeAlias = LearnedCost  # noqa: Y015
+
+@_typing.final
+class CacheChanges(_message.Message):
+    """Changes of what the prefix cache holds, as the first eight bytes (little-endian) of block hashes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESET_FIELD_NUMBER: _builtins.int
+    ADDED_FIELD_NUMBER: _builtins.int
+    REMOVED_FIELD_NUMBER: _builtins.int
+    reset: _builtins.bool
+    """What was known before no longer counts."""
+    @_builtins.property
+    def added(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    @_builtins.property
+    def removed(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    def __init__(
+        self,
+        *,
+        reset: _builtins.bool = ...,
+        added: _abc.Iterable[_builtins.int] | None = ...,
+        removed: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["added", b"added", "removed", b"removed", "reset", b"reset"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CacheChanges: _TypeAlias = CacheChanges  # noqa: Y015
 
 @_typing.final
 class LoadReport(_message.Message):
@@ -462,6 +636,11 @@ class LoadReport(_message.Message):
     TASKS_FIELD_NUMBER: _builtins.int
     STEPS_FIELD_NUMBER: _builtins.int
     STEP_AGE_S_FIELD_NUMBER: _builtins.int
+    QUEUED_FIELD_NUMBER: _builtins.int
+    COST_FIELD_NUMBER: _builtins.int
+    CACHE_FIELD_NUMBER: _builtins.int
+    TPOT_LIMIT_S_FIELD_NUMBER: _builtins.int
+    DECODING_REQUESTS_FIELD_NUMBER: _builtins.int
     draining: _builtins.bool
     waiting_requests: _builtins.int
     running_requests: _builtins.int
@@ -476,10 +655,26 @@ class LoadReport(_message.Message):
     steps: _builtins.int
     step_age_s: _builtins.float
     """Age of the step in progress; 0 between steps. A large value is a stuck device."""
+    tpot_limit_s: _builtins.float
+    """Strictest TPOT objective among the requests here, seconds; 0: none has one."""
+    decoding_requests: _builtins.int
+    """Sequences that decode, or are about to."""
     @_builtins.property
     def info(self) -> Global___InstanceInfo: ...
     @_builtins.property
     def blocks(self) -> Global___BlockCounts: ...
+    @_builtins.property
+    def queued(self) -> _containers.RepeatedCompositeFieldContainer[Global___QueuedWork]:
+        """Prefill work by priority, the highest first; the sum of its tokens is waiting_tokens."""
+
+    @_builtins.property
+    def cost(self) -> Global___LearnedCost:
+        """Unset until there have been enough steps."""
+
+    @_builtins.property
+    def cache(self) -> Global___CacheChanges:
+        """Only where the watcher asked for it."""
+
     def __init__(
         self,
         *,
@@ -496,10 +691,15 @@ class LoadReport(_message.Message):
         tasks: _builtins.int = ...,
         steps: _builtins.int = ...,
         step_age_s: _builtins.float = ...,
+        queued: _abc.Iterable[Global___QueuedWork] | None = ...,
+        cost: Global___LearnedCost | None = ...,
+        cache: Global___CacheChanges | None = ...,
+        tpot_limit_s: _builtins.float = ...,
+        decoding_requests: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["blocks", b"blocks", "info", b"info"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["blocks", b"blocks", "cache", b"cache", "cost", b"cost", "info", b"info"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["blocks", b"blocks", "channels", b"channels", "context_tokens", b"context_tokens", "draining", b"draining", "info", b"info", "leases", b"leases", "running_requests", b"running_requests", "step_age_s", b"step_age_s", "steps", b"steps", "tasks", b"tasks", "transfers", b"transfers", "waiting_requests", b"waiting_requests", "waiting_tokens", b"waiting_tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blocks", b"blocks", "cache", b"cache", "channels", b"channels", "context_tokens", b"context_tokens", "cost", b"cost", "decoding_requests", b"decoding_requests", "draining", b"draining", "info", b"info", "leases", b"leases", "queued", b"queued", "running_requests", b"running_requests", "step_age_s", b"step_age_s", "steps", b"steps", "tasks", b"tasks", "tpot_limit_s", b"tpot_limit_s", "transfers", b"transfers", "waiting_requests", b"waiting_requests", "waiting_tokens", b"waiting_tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -510,16 +710,20 @@ class WatchLoadRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     INTERVAL_S_FIELD_NUMBER: _builtins.int
+    CACHE_FIELD_NUMBER: _builtins.int
     interval_s: _builtins.float
     """Longest silence between reports; a change is reported sooner. 0: the server's default."""
+    cache: _builtins.bool
+    """Also report what the prefix cache holds: all of it first, then what changes."""
     def __init__(
         self,
         *,
         interval_s: _builtins.float = ...,
+        cache: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["interval_s", b"interval_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache", b"cache", "interval_s", b"interval_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -655,6 +859,9 @@ class Attempt(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     FAILURE_FIELD_NUMBER: _builtins.int
     CACHED_TOKENS_FIELD_NUMBER: _builtins.int
+    CANDIDATES_FIELD_NUMBER: _builtins.int
+    CONSIDERED_FIELD_NUMBER: _builtins.int
+    DECISION_S_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     rung: _builtins.str
     """"remote" (prefill on P, decode on D) or "local" (both on D)."""
@@ -664,6 +871,13 @@ class Attempt(_message.Message):
     failure: _builtins.str
     """Empty for the attempt that succeeded."""
     cached_tokens: _builtins.int
+    considered: _builtins.int
+    """How many placements were weighed, and how long that took."""
+    decision_s: _builtins.float
+    @_builtins.property
+    def candidates(self) -> _containers.RepeatedCompositeFieldContainer[Global___ScoredPlacement]:
+        """The best placements that were weighed, the chosen one first."""
+
     def __init__(
         self,
         *,
@@ -674,14 +888,76 @@ class Attempt(_message.Message):
         reason: _builtins.str = ...,
         failure: _builtins.str = ...,
         cached_tokens: _builtins.int = ...,
+        candidates: _abc.Iterable[Global___ScoredPlacement] | None = ...,
+        considered: _builtins.int = ...,
+        decision_s: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cached_tokens", b"cached_tokens", "decode", b"decode", "failure", b"failure", "number", b"number", "prefill", b"prefill", "reason", b"reason", "rung", b"rung"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cached_tokens", b"cached_tokens", "candidates", b"candidates", "considered", b"considered", "decision_s", b"decision_s", "decode", b"decode", "failure", b"failure", "number", b"number", "prefill", b"prefill", "reason", b"reason", "rung", b"rung"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Attempt: _TypeAlias = Attempt  # noqa: Y015
+
+@_typing.final
+class ScoredPlacement(_message.Message):
+    """What the placer expected of one placement."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUNG_FIELD_NUMBER: _builtins.int
+    PREFILL_FIELD_NUMBER: _builtins.int
+    DECODE_FIELD_NUMBER: _builtins.int
+    QUEUE_S_FIELD_NUMBER: _builtins.int
+    COMPUTE_S_FIELD_NUMBER: _builtins.int
+    TTFT_S_FIELD_NUMBER: _builtins.int
+    HANDOFF_S_FIELD_NUMBER: _builtins.int
+    BANDWIDTH_BYTES_PER_S_FIELD_NUMBER: _builtins.int
+    TPOT_S_FIELD_NUMBER: _builtins.int
+    VIOLATION_FIELD_NUMBER: _builtins.int
+    CACHED_TOKENS_FIELD_NUMBER: _builtins.int
+    VERDICT_FIELD_NUMBER: _builtins.int
+    rung: _builtins.str
+    prefill: _builtins.str
+    decode: _builtins.str
+    queue_s: _builtins.float
+    """From now on: waiting in the queue, computing, and with both the time to the first token."""
+    compute_s: _builtins.float
+    ttft_s: _builtins.float
+    handoff_s: _builtins.float
+    """From the first token until decode can go on: bytes not yet hidden, the link, the admission."""
+    bandwidth_bytes_per_s: _builtins.float
+    tpot_s: _builtins.float
+    """Mean time per token, the hand-off included."""
+    violation: _builtins.float
+    """By how much the objectives would be missed, as shares of them; 0: they are met."""
+    cached_tokens: _builtins.int
+    verdict: _builtins.str
+    """In words, why it is or is not the chosen one."""
+    def __init__(
+        self,
+        *,
+        rung: _builtins.str = ...,
+        prefill: _builtins.str = ...,
+        decode: _builtins.str = ...,
+        queue_s: _builtins.float = ...,
+        compute_s: _builtins.float = ...,
+        ttft_s: _builtins.float = ...,
+        handoff_s: _builtins.float = ...,
+        bandwidth_bytes_per_s: _builtins.float = ...,
+        tpot_s: _builtins.float = ...,
+        violation: _builtins.float = ...,
+        cached_tokens: _builtins.int = ...,
+        verdict: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bandwidth_bytes_per_s", b"bandwidth_bytes_per_s", "cached_tokens", b"cached_tokens", "compute_s", b"compute_s", "decode", b"decode", "handoff_s", b"handoff_s", "prefill", b"prefill", "queue_s", b"queue_s", "rung", b"rung", "tpot_s", b"tpot_s", "ttft_s", b"ttft_s", "verdict", b"verdict", "violation", b"violation"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ScoredPlacement: _TypeAlias = ScoredPlacement  # noqa: Y015
 
 @_typing.final
 class ErrorDetail(_message.Message):
