@@ -17,7 +17,8 @@ class Generation:
 
     `run_id` names this run to the instances: an id that a client chose may come back through
     another router, or before an instance has forgotten its last bearer. `continues_prompt` tells
-    text that goes on where the prompt ends from an answer to it.
+    text that goes on where the prompt ends from an answer to it. `slo` and `priority` are those
+    that apply, defaults included: `slo.hard` is set, the priority is one of the three classes.
     `end_token_ids` end the output, once it has `min_tokens` tokens.
     """
 
@@ -26,6 +27,7 @@ class Generation:
     prompt_token_ids: Sequence[int]
     sampling: SamplingParams
     slo: types_pb2.Slo
+    priority: types_pb2.Priority.ValueType
     stops: tuple[str, ...]
     continues_prompt: bool
     end_token_ids: frozenset[int]

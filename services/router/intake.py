@@ -1,16 +1,17 @@
 """The edge: turns a client's request into a `Generation` or says which field is wrong."""
 
 import asyncio
-import math
 import re
 import secrets
 
+from pdserve.config import RouterConfig
 from pdserve.errors import InvalidRequestError
 from pdserve.rpc.convert import sampling_from_proto
 from pdserve.rpc.v1 import router_pb2, types_pb2
 from pdserve.sampling import SamplingParams
 from pdserve.text.chat_template import Message
 from pdserve.text.stop import StopStrings
+from services.router.admission.objectives import Objectives, resolve_priority
 from services.router.generation import Generation
 from services.router.model import ServedModel
 
@@ -36,7 +37,8 @@ def request_id_of(request: router_pb2.GenerateRequest) -> str:
 class Intake:
     """Validates every field of a request and tokenizes its input, once."""
 
-    def __init__(self, model: ServedModel) -> None:
+    def __init__(self, config: RouterConfig, model: ServedModel) -> None:
+        self._objectives = Objectives(config)
         self._model = model
 
     async def accept(
@@ -47,7 +49,8 @@ class Intake:
         Raises `UnknownModelError`, or `InvalidRequestError` naming the field and its limit.
         """
         self._model.check_name(request.model)
-        _check_slo(request.slo)
+        slo = self._objectives.resolve(request.slo)
+        priority = resolve_priority(request.priority, types_pb2.PRIORITY_HIGH)
         StopStrings(request.stop)  # refuses bad ones
         field = _input_field(request)
         prompt = await self._tokenize(request, field, context_limit)
@@ -64,7 +67,8 @@ class Intake:
             run_id=f"{request_id}.{secrets.token_hex(4)}",
             prompt_token_ids=prompt,
             sampling=sampling,
-            slo=request.slo,
+            slo=slo,
+            priority=priority,
             stops=tuple(request.stop),
             continues_prompt=not request.HasField("chat"),
             end_token_ids=self._end_token_ids(sampling),
@@ -112,16 +116,6 @@ def _input_field(request: router_pb2.GenerateRequest) -> str:
             "the request has no input; it must have prompt, chat or token_ids", field="input"
         )
     return "messages" if kind == "chat" else kind
-
-
-def _check_slo(slo: types_pb2.Slo) -> None:
-    for name, value in (("ttft_ms", slo.ttft_ms), ("tpot_ms", slo.tpot_ms)):
-        if slo.HasField(name) and not 0 < value < math.inf:  # type: ignore[arg-type]
-            raise InvalidRequestError(
-                f"slo.{name} is {value:g}; it must lie in (0, inf)",
-                field=f"slo.{name}",
-                limit="(0, inf)",
-            )
 
 
 def _check_chars(field: str, chars: int, context_limit: int) -> None:

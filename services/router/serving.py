@@ -40,7 +40,7 @@ class Serving:
     ) -> None:
         self._request_timeout_s = config.request_timeout_s
         self._model = model
-        self._intake = Intake(model)
+        self._intake = Intake(config, model)
         self._fleet = fleet
         self._dispatcher = dispatcher
         self._orchestrator = orchestrator

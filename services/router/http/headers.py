@@ -1,4 +1,4 @@
-"""What a client says of a request in headers: its id, its SLOs, its deadline, its curiosity."""
+"""What a client says of a request in headers: its id, its urgency, its deadline, its curiosity."""
 
 import math
 import re
@@ -12,11 +12,18 @@ from pdserve.rpc.v1 import types_pb2
 REQUEST_ID = "x-request-id"
 TTFT_MS = "x-pdserve-ttft-ms"
 TPOT_MS = "x-pdserve-tpot-ms"
+SLO_HARD = "x-pdserve-slo-hard"
+PRIORITY = "x-pdserve-priority"
 TIMEOUT_S = "x-pdserve-timeout-s"
 EXPLAIN = "x-pdserve-explain"
 
 # Short enough that the number of a choice fits behind it.
 _MAX_ID_CHARS = 120
+_PRIORITIES = {
+    "low": types_pb2.PRIORITY_LOW,
+    "normal": types_pb2.PRIORITY_NORMAL,
+    "high": types_pb2.PRIORITY_HIGH,
+}
 _ID = re.compile(rf"[!-~]{{1,{_MAX_ID_CHARS}}}")
 
 
@@ -25,6 +32,7 @@ class Terms:
     """How a client wants its request served. `timeout_s` None: as long as the router allows."""
 
     slo: types_pb2.Slo
+    priority: types_pb2.Priority.ValueType
     timeout_s: float | None
     explain: bool
 
@@ -40,8 +48,17 @@ def request_id_of(headers: Mapping[str, str]) -> str:
 
 def terms_of(headers: Mapping[str, str]) -> Terms:
     """The terms in `headers`. Raises `InvalidRequestError` naming the header that is wrong."""
-    slo = types_pb2.Slo(ttft_ms=_positive(headers, TTFT_MS), tpot_ms=_positive(headers, TPOT_MS))
-    return Terms(slo, _positive(headers, TIMEOUT_S), _switch(headers, EXPLAIN))
+    slo = types_pb2.Slo(
+        ttft_ms=_positive(headers, TTFT_MS),
+        tpot_ms=_positive(headers, TPOT_MS),
+        hard=_switch(headers, SLO_HARD),
+    )
+    return Terms(
+        slo,
+        _priority(headers),
+        _positive(headers, TIMEOUT_S),
+        explain=_switch(headers, EXPLAIN) or False,
+    )
 
 
 def _positive(headers: Mapping[str, str], name: str) -> float | None:
@@ -59,8 +76,22 @@ def _positive(headers: Mapping[str, str], name: str) -> float | None:
     return value
 
 
-def _switch(headers: Mapping[str, str], name: str) -> bool:
-    text = headers.get(name, "0")
+def _priority(headers: Mapping[str, str]) -> types_pb2.Priority.ValueType:
+    text = headers.get(PRIORITY)
+    if text is None:
+        return types_pb2.PRIORITY_UNSPECIFIED
+    if text not in _PRIORITIES:
+        limit = "|".join(_PRIORITIES)
+        raise InvalidRequestError(
+            f"{PRIORITY} is {text!r}; it must be one of {limit}", field=PRIORITY, limit=limit
+        )
+    return _PRIORITIES[text]
+
+
+def _switch(headers: Mapping[str, str], name: str) -> bool | None:
+    text = headers.get(name)
+    if text is None:
+        return None
     if text not in ("0", "1"):
         raise InvalidRequestError(f"{name} is {text!r}; it must be 0 or 1", field=name, limit="0|1")
     return text == "1"

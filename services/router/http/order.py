@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pdserve.rpc.http_errors import ParameterError
 from pdserve.rpc.v1 import router_pb2, types_pb2
 from services.router.http.fields import Fields
-from services.router.http.headers import REQUEST_ID, TPOT_MS, TTFT_MS, Terms
+from services.router.http.headers import PRIORITY, REQUEST_ID, TPOT_MS, TTFT_MS, Terms
 from services.router.http.sampling import stops_of
 
 # The most choices of one request, those of all its prompts together.
@@ -24,6 +24,7 @@ _WITHOUT_EFFECT = (
 )
 # Fields of the gRPC API that are not fields here, and what stands for them.
 _NAMES = {
+    "priority": PRIORITY,
     "ref.request_id": REQUEST_ID,
     "slo.ttft_ms": TTFT_MS,
     "slo.tpot_ms": TPOT_MS,
@@ -74,6 +75,7 @@ class Desk:
             sampling=sampling,
             stop=stops_of(fields),
             slo=self.terms.slo,
+            priority=self.terms.priority,
         )
         stream = fields.flag("stream") or False
         include_usage = _include_usage(fields, stream)

@@ -27,6 +27,7 @@ def live_request(stops: tuple[str, ...] = (), **sampling) -> LiveRequest:
         prompt_token_ids=[1, 2, 3],
         sampling=SamplingParams(**{"max_tokens": 100} | sampling),
         slo=types_pb2.Slo(),
+        priority=types_pb2.PRIORITY_NORMAL,
         stops=stops,
         continues_prompt=True,
         end_token_ids=frozenset((EOS,)),

@@ -1,0 +1,1 @@
+"""Who may run, when, and how urgently: decided at the router's door."""
