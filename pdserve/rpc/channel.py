@@ -2,6 +2,8 @@
 
 from grpc import aio
 
+from pdserve.rpc.tls import ClientTls
+
 MAX_MESSAGE_BYTES = 64 << 20
 
 # A peer that answers no ping for KEEPALIVE_TIMEOUT is gone: calls on the channel fail UNAVAILABLE.
@@ -21,6 +23,11 @@ _OPTIONS: tuple[tuple[str, int], ...] = (
 )
 
 
-def open_channel(address: str) -> aio.Channel:
-    """A channel to `address` (host:port); it connects on first use. The caller closes it."""
-    return aio.insecure_channel(address, options=_OPTIONS)
+def open_channel(address: str, tls: ClientTls | None = None) -> aio.Channel:
+    """A channel to `address` (host:port), over TLS if that is given; it connects on first use.
+
+    The caller closes it.
+    """
+    if tls is None:
+        return aio.insecure_channel(address, options=_OPTIONS)
+    return aio.secure_channel(address, tls.credentials(), options=(*_OPTIONS, *tls.options()))
