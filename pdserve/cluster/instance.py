@@ -1,7 +1,9 @@
 """What is known of an instance before anyone has spoken to it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
+
+from pdserve.cluster.topology import Topology
 
 
 class Role(StrEnum):
@@ -18,3 +20,11 @@ class InstanceAddress:
     role: Role
     address: str
     name: str
+    topology: Topology = Topology()
+
+    @property
+    def place(self) -> Topology:
+        """The topology; where no node is named, the host of the address is the node."""
+        if self.topology.node:
+            return self.topology
+        return replace(self.topology, node=self.address.rpartition(":")[0])

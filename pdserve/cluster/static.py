@@ -1,10 +1,11 @@
 """Membership that is written down: a list, or a YAML file with one.
 
     instances:
-      - {role: prefill, address: 10.0.0.1:7000, name: prefill-0}
+      - {role: prefill, address: 10.0.0.1:7000, name: prefill-0, node: gpu-7, rack: r2}
       - {role: decode, address: 10.0.0.2:7000}
 
-`name` may be left out: role and address then make one.
+`name` may be left out: role and address then make one. `node`, `clique`, `rack` and `zone` say where
+an instance is, as far as that is known (`pdserve.cluster.topology`).
 """
 
 from collections.abc import AsyncIterator, Iterable
@@ -13,10 +14,12 @@ from typing import Any
 
 from pdserve.address import is_host_port
 from pdserve.cluster.instance import InstanceAddress, Role
+from pdserve.cluster.topology import Topology
 from pdserve.errors import ConfigError
 from pdserve.yaml_file import read_yaml
 
-_FIELDS = ("role", "address", "name")
+_PLACES = ("node", "clique", "rack", "zone")
+_FIELDS = ("role", "address", "name", *_PLACES)
 
 
 class StaticDiscovery:
@@ -66,10 +69,11 @@ def _instance(path: Path, index: int, entry: Any) -> InstanceAddress:
         raise _wrong(path, f"{where}.{unknown[0]}", f"is not known; known are {', '.join(_FIELDS)}")
     role = _role(path, f"{where}.role", entry.get("role"))
     address = _address(path, f"{where}.address", entry.get("address"))
-    name = entry.get("name", f"{role}-{address}")
-    if not isinstance(name, str) or not name.strip():
-        raise _wrong(path, f"{where}.name", f"is {name!r}; it must be a text that is not empty")
-    return InstanceAddress(role, address, name)
+    name = _text(path, f"{where}.name", entry.get("name", f"{role}-{address}"))
+    places = {
+        field: _text(path, f"{where}.{field}", entry[field]) for field in _PLACES if field in entry
+    }
+    return InstanceAddress(role, address, name, Topology(**places))
 
 
 def _role(path: Path, where: str, value: Any) -> Role:
@@ -82,6 +86,12 @@ def _address(path: Path, where: str, value: Any) -> str:
     if isinstance(value, str) and is_host_port(value):
         return value
     raise _wrong(path, where, f"is {value!r}; it must be host:port with a port of 1 to 65535")
+
+
+def _text(path: Path, where: str, value: Any) -> str:
+    if isinstance(value, str) and value.strip():
+        return value
+    raise _wrong(path, where, f"is {value!r}; it must be a text that is not empty")
 
 
 def _refuse_duplicates(path: Path, field: str, values: list[str]) -> None:

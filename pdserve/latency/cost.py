@@ -106,6 +106,11 @@ def decode_s(cost: InstanceCost, batch: float, context: float) -> float:
     group, `T(batch / pp, context / pp)`, and as many dispatches.
     """
     line = cost.decode_large if batch >= cost.large_from * cost.pp else cost.decode
+    return decode_line_s(line, cost, batch, context)
+
+
+def decode_line_s(line: DecodeCost, cost: InstanceCost, batch: float, context: float) -> float:
+    """`decode_s` by the line that holds for the batch."""
     whole = (
         line.base_s + (line.per_context_token_s * context + line.per_sequence_s * batch) / cost.pp
     )

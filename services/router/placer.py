@@ -1,10 +1,12 @@
 """Where one attempt of a request runs: the question, the answers, and who gives them."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
+from pdserve.kv.layout import KvLayout
+from pdserve.rpc.v1 import types_pb2
 from services.router.view import Candidate, FleetView
 
 
@@ -30,6 +32,31 @@ class Exclusion:
 
 
 @dataclass(frozen=True, slots=True)
+class Objectives:
+    """What is left of a request's SLO: until its first token is due, and between tokens; seconds.
+
+    None: there is none. `hard`: rather refuse it than miss them.
+    """
+
+    ttft_s: float | None = None
+    tpot_s: float | None = None
+    hard: bool = False
+
+    @property
+    def any(self) -> bool:
+        """Whether there is anything to miss."""
+        return self.ttft_s is not None or self.tpot_s is not None
+
+
+# Names of the full blocks of the tokens to prefill, as instances with such a layout report them.
+BlockNames: TypeAlias = Callable[[KvLayout], Sequence[int]]
+
+
+def _no_names(_: KvLayout) -> Sequence[int]:
+    return ()
+
+
+@dataclass(frozen=True, slots=True)
 class PlacementRequest:
     """What is to be placed: `tokens` to prefill now, and `total_tokens` of context at the end.
 
@@ -39,24 +66,58 @@ class PlacementRequest:
     tokens: int
     total_tokens: int
     exclusions: Mapping[str, Exclusion] = field(default_factory=dict)
+    objectives: Objectives = Objectives()
+    priority: types_pb2.Priority.ValueType = types_pb2.PRIORITY_NORMAL
+    block_names: BlockNames = _no_names
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """What is expected of one placement; seconds, tokens and bytes per second.
+
+    `ttft_s` is queue and computing, `tpot_s` holds the hand-off's share; `violation` is by how much
+    objectives are missed, as a share of them.
+    """
+
+    rung: Rung
+    prefill: str
+    decode: str
+    queue_s: float
+    compute_s: float
+    ttft_s: float
+    handoff_s: float
+    bandwidth: float
+    tpot_s: float
+    violation: float
+    cached_tokens: int
+    verdict: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """A decision and why it was taken; `prefill` is None on the local rung."""
+    """A decision and why it was taken; `prefill` is None on the local rung.
+
+    `scores` are the best of the `considered` placements, the chosen one first.
+    """
 
     rung: Rung
     prefill: Candidate | None
     decode: Candidate
     reason: str
+    scores: tuple[Score, ...] = ()
+    considered: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """No placement is possible now. `overloaded`: prefill refused for load, so waiting is vain."""
+    """No placement is possible now. `overloaded`: for want of capacity, so that waiting is vain.
+
+    `retry_after_s` is when it may be otherwise, 0 where that is not known.
+    """
 
     reason: str
     overloaded: bool = False
+    retry_after_s: float = 0.0
 
 
 class Placer(Protocol):

@@ -15,13 +15,15 @@ from pdserve.rpc.server import RpcServer
 from pdserve.rpc.v1 import router_pb2, router_pb2_grpc
 from pdserve.tasks import task_group
 from services.router.dispatcher import Dispatcher
+from services.router.explanations import Explanations
 from services.router.fleet import Fleet
 from services.router.http.server import HttpServer
 from services.router.inference import InferenceServicer
-from services.router.least_load import LeastLoad
 from services.router.metrics import RouterMetrics
 from services.router.model import ServedModel
 from services.router.orchestrator import Orchestrator
+from services.router.placement.least_load import LeastLoad
+from services.router.placement.ranked import RankedPlacer
 from services.router.registry import RequestRegistry
 from services.router.releaser import Releaser
 from services.router.serving import Serving
@@ -51,11 +53,16 @@ class Router:
         self.releaser = Releaser()
         self._metrics = RouterMetrics(collectors)
         self._metrics.watch_instances(self.fleet.count)
-        placer = LeastLoad(colocated=config.colocated)
+        placer = RankedPlacer(LeastLoad(), colocated=config.colocated)
         self._dispatcher = Dispatcher(self.fleet, placer, config.placement_timeout_s)
         orchestrator = Orchestrator(
             self._dispatcher, self.releaser, self._metrics, config.max_attempts
         )
+        self._keys = ApiKeys(Path(config.api_keys)) if config.api_keys else None
+        names = [each.full_name for each in router_pb2.DESCRIPTOR.services_by_name.values()]
+        self._server = RpcServer(config.host, config.port, names)
+        self.address = self._server.address
+        self.name = config.name or f"router-{self._server.port}"
         serving = Serving(
             config,
             model,
@@ -64,14 +71,13 @@ class Router:
             orchestrator,
             self.requests,
             self._metrics,
+            Explanations(config.explain_requests, self.name),
         )
-        self._keys = ApiKeys(Path(config.api_keys)) if config.api_keys else None
-        self._server = self._listen(serving)
-        self.address = self._server.address
+        servicer = InferenceServicer(serving, self._keys)
+        self._server.register(router_pb2_grpc.add_InferenceServicer_to_server, servicer)
         self.http = (
             HttpServer(config, model, serving, self._keys, collectors) if config.http else None
         )
-        self.name = config.name or f"router-{self._server.port}"
 
     async def serve(self, stop: asyncio.Event, on_listening: Callable[[], None]) -> None:
         """Serves until `stop` is set, then drains: running requests may finish, none may begin."""
@@ -96,13 +102,6 @@ class Router:
             await self.releaser.close()
             watching.cancel()
             following.cancel()
-
-    def _listen(self, serving: Serving) -> RpcServer:
-        names = [each.full_name for each in router_pb2.DESCRIPTOR.services_by_name.values()]
-        server = RpcServer(self._config.host, self._config.port, names)
-        servicer = InferenceServicer(serving, self._keys)
-        server.register(router_pb2_grpc.add_InferenceServicer_to_server, servicer)
-        return server
 
     async def _follow_keys(self) -> None:
         if self._keys:

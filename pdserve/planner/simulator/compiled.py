@@ -15,7 +15,10 @@ from pdserve.latency import cost
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 # Compiled functions may call these, which everybody else calls as they are.
-for formula in (cost.dispatch_s, cost.prefill_stage_s, cost.prefill_s, cost.decode_s, cost.mixed_s):
+for formula in (
+    *(cost.dispatch_s, cost.prefill_stage_s, cost.prefill_s),
+    *(cost.decode_line_s, cost.decode_s, cost.mixed_s),
+):
     register_jitable(formula)
 
 

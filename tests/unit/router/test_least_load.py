@@ -1,7 +1,8 @@
 """The least-load policy, from plain data."""
 
 from pdserve.kv.layout import KvLayout
-from services.router.least_load import LeastLoad
+from services.router.placement.least_load import LeastLoad
+from services.router.placement.ranked import RankedPlacer
 from services.router.placer import Exclusion, Placement, PlacementRequest, Refusal, Rung
 from services.router.view import Candidate, FleetView, Load
 
@@ -25,7 +26,7 @@ def candidate(
 def placed(prefill, decode, request=REQUEST, *, colocated: bool = False) -> tuple[str, ...] | str:
     """The names that were chosen, or the reason of the refusal."""
     view = FleetView(tuple(prefill), tuple(decode), ("decode-9 is down (refused)",))
-    answer = LeastLoad(colocated=colocated).place(request, view)
+    answer = RankedPlacer(LeastLoad(), colocated=colocated).place(request, view)
     if isinstance(answer, Refusal):
         return answer.reason
     assert (answer.rung is Rung.LOCAL) == (answer.prefill is None)
@@ -57,7 +58,7 @@ def test_only_compatible_layouts_pair() -> None:
 
 def test_why_a_pair_is_not_one_is_explained() -> None:
     view = FleetView((candidate("p", layout=OTHER),), (candidate("d"),))
-    answer = LeastLoad(colocated=False).place(REQUEST, view)
+    answer = RankedPlacer(LeastLoad(), colocated=False).place(REQUEST, view)
     assert isinstance(answer, Placement)
     assert answer.reason == (
         "p cannot hand KV to d: KV layouts differ: "
@@ -103,7 +104,7 @@ def test_without_living_prefill_decode_does_both() -> None:
 def test_overloaded_prefill_is_no_reason_to_burden_decode() -> None:
     request = avoiding(p=Exclusion(float("inf"), overloaded=True))
     view = FleetView((candidate("p"),), (candidate("d"),))
-    answer = LeastLoad(colocated=False).place(request, view)
+    answer = RankedPlacer(LeastLoad(), colocated=False).place(request, view)
     assert answer == Refusal("every prefill instance is overloaded", overloaded=True)
 
 
@@ -111,13 +112,13 @@ def test_prefill_that_may_come_back_is_waited_for_while_the_other_is_overloaded(
     full, failed = Exclusion(float("inf"), overloaded=True), Exclusion(until_report_after=5.0)
     request = avoiding(p=full, q=failed)
     view = FleetView((candidate("p"), candidate("q")), (candidate("d"),))
-    answer = LeastLoad(colocated=False).place(request, view)
+    answer = RankedPlacer(LeastLoad(), colocated=False).place(request, view)
     assert answer == Refusal("p is overloaded and the other prefill instances failed")
 
 
 def test_the_decision_is_explained() -> None:
     view = FleetView((candidate("p", tokens=7),), (candidate("d", requests=2),))
-    answer = LeastLoad(colocated=False).place(REQUEST, view)
+    answer = RankedPlacer(LeastLoad(), colocated=False).place(REQUEST, view)
     assert isinstance(answer, Placement)
     assert answer.reason == "p has 7 prompt tokens to do (of 1), d has 2 requests (of 1)"
 

@@ -1,0 +1,1 @@
+"""How a pair of instances is chosen for a request."""

@@ -1,0 +1,83 @@
+"""Which instances a request may go to at all, and what to say where there is none."""
+
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+
+from pdserve.errors import IncompatibleLayoutError
+from pdserve.kv.layout import KvLayout, check_compatible
+from services.router.placer import PlacementRequest, Refusal
+from services.router.view import Candidate, FleetView
+
+
+def able_prefills(request: PlacementRequest, view: FleetView) -> list[Candidate]:
+    """Prefill instances that can take the request."""
+    # One more: prefill holds the KV of the prompt and samples the token after it.
+    return _able(request, view.prefill, request.tokens + 1)
+
+
+def able_decodes(request: PlacementRequest, view: FleetView) -> list[Candidate]:
+    """Decode instances that can take the request."""
+    return _able(request, view.decode, request.total_tokens)
+
+
+def _able(request: PlacementRequest, all_of: Iterable[Candidate], tokens: int) -> list[Candidate]:
+    return [each for each in all_of if each.fits(tokens) and is_open(request, each)]
+
+
+def is_open(request: PlacementRequest, candidate: Candidate) -> bool:
+    """Whether the request may go there: it has not failed there, or the instance lives again."""
+    exclusion = request.exclusions.get(candidate.incarnation)
+    return exclusion is None or candidate.reported_at > exclusion.until_report_after
+
+
+def overload(request: PlacementRequest, view: FleetView) -> Refusal | None:
+    """Refuses while prefill is overloaded, rather than burden decode: for good if all of it is."""
+    full = [each for each in view.prefill if _refused_for_load(request, each)]
+    if not full:
+        return None
+    if len(full) == len(view.prefill):
+        return Refusal("every prefill instance is overloaded", overloaded=True)
+    names = ", ".join(each.name for each in full)
+    return Refusal(f"{names} is overloaded and the other prefill instances failed")
+
+
+def nobody(role: str, view: FleetView) -> str:
+    """That no instance of `role` can take the request, and what the absent ones lack."""
+    absent = "; ".join(view.absent)
+    return f"no {role} instance can take it" + (f": {absent}" if absent else "")
+
+
+@lru_cache(maxsize=4096)
+def mismatch(prefill: KvLayout, decode: KvLayout) -> str:
+    """Why the first cannot hand KV to the second; empty where it can."""
+    try:
+        check_compatible(prefill, decode)
+    except IncompatibleLayoutError as error:
+        return str(error)
+    return ""
+
+
+def cannot_hand_over(prefill: Candidate, decode: Candidate) -> str:
+    """`mismatch` with the names of the two; empty where the first can hand KV to the second."""
+    why = mismatch(prefill.layout, decode.layout)
+    return f"{prefill.name} cannot hand KV to {decode.name}: {why}" if why else ""
+
+
+def first_pair(
+    prefills: Sequence[Candidate], decodes: Sequence[Candidate]
+) -> tuple[Candidate, Candidate] | None:
+    """The first prefill instance that can hand KV to any of `decodes`, and the first of those."""
+    return next(
+        (
+            (prefill, decode)
+            for prefill in prefills
+            for decode in decodes
+            if not mismatch(prefill.layout, decode.layout)
+        ),
+        None,
+    )
+
+
+def _refused_for_load(request: PlacementRequest, candidate: Candidate) -> bool:
+    exclusion = request.exclusions.get(candidate.incarnation)
+    return exclusion is not None and exclusion.overloaded
