@@ -45,16 +45,20 @@ def status_code(error: errors.PdserveError) -> grpc.StatusCode:
 
 async def abort(context: "aio.ServicerContext[Any, Any]", error: errors.PdserveError) -> NoReturn:
     """Ends the call with the status, text and machine-readable detail of `error`."""
-    detail = types_pb2.ErrorDetail(
+    metadata = ((DETAIL_KEY, error_detail(error).SerializeToString()),)
+    text = shortened(str(error))
+    await context.abort(status_code(error), text, trailing_metadata=metadata)
+    raise AssertionError("context.abort raises")
+
+
+def error_detail(error: errors.PdserveError) -> types_pb2.ErrorDetail:
+    """The machine-readable part of `error`."""
+    return types_pb2.ErrorDetail(
         reason=error.reason,
         field=shortened(error.field),
         limit=shortened(error.limit),
         retry_after_s=error.retry_after_s,
     )
-    metadata = ((DETAIL_KEY, detail.SerializeToString()),)
-    text = shortened(str(error))
-    await context.abort(status_code(error), text, trailing_metadata=metadata)
-    raise AssertionError("context.abort raises")
 
 
 def shortened(text: str) -> str:
@@ -62,7 +66,7 @@ def shortened(text: str) -> str:
     return text if len(text) <= MAX_TEXT else f"{text[: MAX_TEXT - 1]}…"
 
 
-def from_rpc_error(call_error: aio.AioRpcError) -> errors.PdserveError:
+def from_rpc_error(call_error: grpc.RpcError) -> errors.PdserveError:
     """The exception that the server raised, as well as its status tells."""
     detail = types_pb2.ErrorDetail()
     for key, value in call_error.trailing_metadata() or ():

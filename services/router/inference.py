@@ -3,7 +3,6 @@
 from typing import TYPE_CHECKING, Any
 
 from pdserve.api_keys import HEADER, ApiKeys
-from pdserve.errors import UnknownRequestError
 from pdserve.rpc.errors import servicer_method
 from pdserve.rpc.v1 import router_pb2
 from services.router.serving import Serving
@@ -59,10 +58,8 @@ class InferenceServicer:
         self, request: router_pb2.ExplainRequest, context: "ExplainContext"
     ) -> router_pb2.ExplainResponse:
         """Where a request's time went, and why it was placed as it was."""
-        self._authenticate(context)
-        raise UnknownRequestError(
-            f"request {request.request_id!r} is not known", field="request_id"
-        )
+        client = self._authenticate(context)
+        return self._serving.explain(request.request_id, client)
 
     def _authenticate(self, context: "aio.ServicerContext[Any, Any]") -> str:
         """The name of the client's API key; empty where no keys are needed."""

@@ -60,7 +60,10 @@ class Timeline:
         return (self.last_token - self.first_token) / (output_tokens - 1)
 
     def settle(self, ended: float, output_tokens: int) -> types_pb2.Ledger:
-        """The ledger of a request that ended at `ended` with so many tokens."""
+        """The ledger of a request that ended at `ended` with so many tokens.
+
+        Without any, it has waited for the first until it ended: the TTFT is the total.
+        """
         delivered = ended if self.delivered is None else self.delivered
         account = _Account(self.received)
         for attempt in self.attempts:
@@ -73,6 +76,8 @@ class Timeline:
                 account.until("recovery_s", attempt.first_token)
             _hand_off(account, attempt)
             account.until("decode_steps_s", attempt.last_token)
+        if self.first_token is None:
+            _in_vain(account, self.attempts[-1:], ended)
         account.until(self._last_segment(), ended)
         return types_pb2.Ledger(
             **account.segments,
@@ -107,6 +112,16 @@ def _until_first_token(account: _Account, attempt: AttemptTimes, delivered: floa
     account.until("prefill_queue_s", attempt.started)
     account.until("prefill_compute_s", attempt.first_token)
     account.until("first_token_out_s", delivered)
+
+
+def _in_vain(account: _Account, last_attempt: list[AttemptTimes], ended: float) -> None:
+    """Gives the time of a request without a token to what it got as far as."""
+    segment = "router_queue_s"
+    for attempt in last_attempt:
+        account.until("router_queue_s", attempt.dispatched)
+        account.until("prefill_queue_s", attempt.started)
+        segment = "prefill_queue_s" if attempt.started is None else "prefill_compute_s"
+    account.until(segment, ended)
 
 
 def _hand_off(account: _Account, attempt: AttemptTimes) -> None:

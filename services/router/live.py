@@ -136,15 +136,16 @@ class LiveRequest:
             reason=reason,
             prompt_tokens=len(self.generation.prompt_token_ids),
             output_tokens=count,
-            cached_tokens=self._cached_tokens(),
+            cached_tokens=self.cached_tokens,
             ledger=self.timeline.settle(now, count),
             attempts=self.attempts,
             stop=self.output.stop or "",
         )
         return router_pb2.GenerateEvent(ref=self._ref, finished=finished)
 
-    def _cached_tokens(self) -> int:
-        """Of the attempt that produced the first token."""
+    @property
+    def cached_tokens(self) -> int:
+        """Prompt tokens that a prefix cache had for the attempt that produced the first token."""
         for attempt, times in zip(self.attempts, self.timeline.attempts, strict=True):
             if times.first_token is not None:
                 return attempt.cached_tokens

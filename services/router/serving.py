@@ -10,6 +10,7 @@ from pdserve.config import RouterConfig
 from pdserve.errors import DeadlineError, PdserveError
 from pdserve.rpc.v1 import router_pb2, types_pb2
 from services.router.dispatcher import Dispatcher
+from services.router.explanations import Explanations, Record
 from services.router.fleet import Fleet
 from services.router.intake import Intake, request_id_of
 from services.router.ledger import Timeline
@@ -37,6 +38,7 @@ class Serving:
         orchestrator: Orchestrator,
         registry: RequestRegistry,
         metrics: RouterMetrics,
+        explanations: Explanations,
     ) -> None:
         self._request_timeout_s = config.request_timeout_s
         self._model = model
@@ -46,6 +48,7 @@ class Serving:
         self._orchestrator = orchestrator
         self._registry = registry
         self._metrics = metrics
+        self._explanations = explanations
 
     async def generate(
         self,
@@ -66,8 +69,11 @@ class Serving:
         with self._metrics.request() as outcome:
             request_id = request_id_of(request)
             try:
-                with self._registry.enter(request_id):
-                    last = await self._generate(request, request_id, received, timeout_s, write)
+                with (
+                    self._explanations.record(request, request_id, client, received) as record,
+                    self._registry.enter(request_id),
+                ):
+                    last = await self._generate(request, request_id, record, timeout_s, write)
             except PdserveError as error:
                 extra = {"request_id": request_id, "reason": error.reason, "detail": str(error)}
                 log.info("request failed", extra={**extra, **caller})
@@ -95,19 +101,23 @@ class Serving:
             instances=self._fleet.status(), running_requests=self._registry.running
         )
 
+    def explain(self, request_id: str, client: str) -> router_pb2.ExplainResponse:
+        """Why a request of `client` went as it did. Raises `UnknownRequestError`."""
+        return self._explanations.find(request_id, client)
+
     async def _generate(
         self,
         request: router_pb2.GenerateRequest,
         request_id: str,
-        received: float,
+        record: Record,
         timeout_s: float | None,
         write: Write,
     ) -> router_pb2.GenerateEvent:
         allowed_s = min(timeout_s or self._request_timeout_s, self._request_timeout_s)
         try:
             async with asyncio.timeout(allowed_s):
-                live = await self._accept(request, request_id, received, received + allowed_s)
-                return await self._stream(live, write)
+                live = await self._accept(request, request_id, record, allowed_s)
+                return await self._stream(live, record, write)
         except TimeoutError as error:
             text = f"the request's deadline of {allowed_s:g} s has passed"
             raise DeadlineError(text, limit=f"{allowed_s:g} s") from error
@@ -116,14 +126,20 @@ class Serving:
         self,
         request: router_pb2.GenerateRequest,
         request_id: str,
-        received: float,
-        deadline: float,
+        record: Record,
+        allowed_s: float,
     ) -> LiveRequest:
         generation = await self._intake.accept(request, request_id, self._context_limit())
         detokenizer = self._model.tokenizer.detokenizer(continuing=generation.continues_prompt)
-        return LiveRequest(generation, detokenizer, Timeline(received), deadline, self._metrics)
+        timeline = Timeline(record.received)
+        deadline = record.received + allowed_s
+        live = LiveRequest(generation, detokenizer, timeline, deadline, self._metrics)
+        record.accepted(live)
+        return live
 
-    async def _stream(self, live: LiveRequest, write: Write) -> router_pb2.GenerateEvent:
+    async def _stream(
+        self, live: LiveRequest, record: Record, write: Write
+    ) -> router_pb2.GenerateEvent:
         """Writes all events; returns the last."""
         producer = asyncio.create_task(self._orchestrator.run(live))
         try:
@@ -135,6 +151,7 @@ class Serving:
             producer.cancel()
             await asyncio.gather(producer, return_exceptions=True)
         last = live.finished(reason)
+        record.finished(last.finished)
         await write(last)
         return last
 
