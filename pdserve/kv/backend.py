@@ -1,7 +1,8 @@
 """What a channel needs from `torch.distributed`; implemented for CPU and for CUDA."""
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import torch
 import torch.distributed as dist
@@ -67,6 +68,9 @@ class Backend(Protocol):
 
         Blocks until both are there. Raises `TransferError` when the other one does not come.
         """
+
+
+MakeBackend: TypeAlias = Callable[[torch.device, TransferConfig], Backend]
 
 
 def make_backend(device: torch.device, config: TransferConfig) -> Backend:
