@@ -37,11 +37,13 @@ examples:
 
 formats, told apart by their first line:
   csv       arrival_s,prompt_tokens,output_tokens
-  jsonl     the same as keys, and prefix_ids with block_tokens where prompts share prefixes
+  jsonl     the same as keys, prefix_ids with block_tokens where prompts share prefixes, and
+            conversation where they are turns of one
   azure     TIMESTAMP,ContextTokens,GeneratedTokens
   mooncake  timestamp (ms), input_length, output_length, hash_ids (blocks of 512 tokens)
   burstgpt  Timestamp (s), Model, Request tokens, Response tokens, Total tokens, Log Type
   router    the log of `pdserve router`, of which the finished requests count (read only)
+  bench     what `pdserve bench --json` wrote (read only)
 """
 
 

@@ -24,7 +24,8 @@ class MalformedLine(ValueError):  # noqa: N818 - it is the line that is malforme
 class Columns:
     """Requests in the order of the file, `[requests]` each; `arrival` in ticks of the format.
 
-    Request `i` begins with the next `block_counts[i]` of the prefix blocks `ids`.
+    Request `i` begins with the next `block_counts[i]` of the prefix blocks `ids`. `conversation` is
+    -1 where a line names none.
     """
 
     arrival: NDArray[Any]
@@ -32,6 +33,7 @@ class Columns:
     output: Ints
     block_counts: Ints
     ids: Ints
+    conversation: Ints
 
 
 def checked_arrivals(arrivals: Floats, name: str) -> Floats:

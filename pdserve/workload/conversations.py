@@ -1,6 +1,7 @@
 """Conversations of several turns: each prompt is the conversation so far and a new question."""
 
 from dataclasses import dataclass
+from itertools import count
 
 import numpy as np
 
@@ -34,8 +35,8 @@ class Conversations:
 
     def converse(
         self, rng: np.random.Generator, rate: float, questions: Ints, outputs: Ints
-    ) -> tuple[Ints, PrefixBlocks]:
-        """The prompts and their blocks where the new questions and the outputs are these.
+    ) -> tuple[Ints, PrefixBlocks, Ints]:
+        """The prompts, their blocks and their conversations, where questions and outputs are these.
 
         Each request belongs to one of `rate · think_s` users, drawn at random, so that arrivals
         keep the process by which they were drawn, and a user's requests come `think_s` seconds
@@ -47,33 +48,36 @@ class Conversations:
         user_of = rng.integers(0, users, len(questions)).tolist()
         begins = (rng.random(len(questions)) < 1 / self.turns).tolist()
         system_blocks = self.system_tokens // self.block_tokens
-        fresh = _Conversation(self.system_tokens, np.arange(system_blocks))
+        system = np.arange(system_blocks)
         conversations: dict[int, _Conversation] = {}
         next_id = system_blocks
-        prompts, blocks = [], []
+        prompts, blocks, numbers = [], [], []
+        begun = count()
         for user, begin, question, output in zip(
             user_of, begins, questions.tolist(), outputs.tolist(), strict=True
         ):
-            past = fresh if begin else conversations.get(user, fresh)
-            if past.context_tokens + question + output > self.max_tokens:
-                past = fresh
+            past = None if begin else conversations.get(user)
+            if past is None or past.context_tokens + question + output > self.max_tokens:
+                past = _Conversation(next(begun), self.system_tokens, system)
             prompt = past.context_tokens + question
             new = -(-prompt // self.block_tokens) - len(past.full_blocks)
             ids = np.concatenate((past.full_blocks, np.arange(next_id, next_id + new)))
             next_id += new
             full = prompt // self.block_tokens
-            conversations[user] = _Conversation(prompt + output, ids[:full])
+            conversations[user] = _Conversation(past.number, prompt + output, ids[:full])
             prompts.append(prompt)
             blocks.append(ids)
+            numbers.append(past.number)
         offsets = np.concatenate(([0], np.cumsum([len(ids) for ids in blocks])))
         prefix = PrefixBlocks(offsets, np.concatenate(blocks), self.block_tokens)
-        return np.array(prompts, dtype=np.int64), prefix
+        return np.array(prompts, dtype=np.int64), prefix, np.array(numbers, dtype=np.int64)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Conversation:
     """Where a conversation stands: its length, and the blocks that its last prompt filled."""
 
+    number: int
     context_tokens: int
     full_blocks: Ints
 

@@ -56,6 +56,7 @@ class CsvLines:
             output=checked_tokens(_wholes(outputs, form.output), form.output, least),
             block_counts=none,
             ids=none[:0],
+            conversation=none - 1,
         )
 
     def _rows(self, lines: Sequence[str]) -> list[list[str]]:

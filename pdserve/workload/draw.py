@@ -52,10 +52,12 @@ def draw_workload(spec: WorkloadSpec) -> Workload:
     rate = spec.arrivals.default_rate if spec.rate is None else spec.rate
     arrivals = spec.arrivals.draw(for_arrivals, spec.requests, rate)
     prompts, outputs = spec.lengths.draw(for_lengths, spec.requests)
-    prefix = None
-    if spec.conversations:
-        prompts, prefix = spec.conversations.converse(for_conversations, rate, prompts, outputs)
-    return Workload(spec.name, arrivals, prompts, outputs, prefix)
+    if spec.conversations is None:
+        return Workload(spec.name, arrivals, prompts, outputs)
+    prompts, prefix, conversation = spec.conversations.converse(
+        for_conversations, rate, prompts, outputs
+    )
+    return Workload(spec.name, arrivals, prompts, outputs, prefix, conversation)
 
 
 def check_seed(seed: int) -> None:

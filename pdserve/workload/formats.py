@@ -1,7 +1,7 @@
 """The trace formats: what their columns or keys are called, and what these hold."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Literal
 
@@ -17,7 +17,8 @@ class TraceFormat:
     Arrivals are counted in units of `1 / ticks_per_s` seconds or, in a `calendar`, are dates in
     UTC. `marks_failures`: requests without a response are recorded with 0 tokens. `prefix_ids` is
     empty where the format has no prefixes; `block_tokens` is the size of a block, 0 where each line
-    gives it itself. With a `marker` only lines that contain it are requests.
+    gives it itself. `conversation` is the key that tells conversations apart, if there is one. With
+    a `marker` only lines that contain it are requests.
     """
 
     name: str
@@ -30,6 +31,7 @@ class TraceFormat:
     marks_failures: bool = False
     prefix_ids: str = ""
     block_tokens: int = 0
+    conversation: str = ""
     marker: str = ""
 
     @property
@@ -40,7 +42,13 @@ class TraceFormat:
 
 CSV = TraceFormat("csv", "csv", "arrival_s", "prompt_tokens", "output_tokens")
 JSONL = TraceFormat(
-    "jsonl", "jsonl", "arrival_s", "prompt_tokens", "output_tokens", prefix_ids="prefix_ids"
+    "jsonl",
+    "jsonl",
+    "arrival_s",
+    "prompt_tokens",
+    "output_tokens",
+    prefix_ids="prefix_ids",
+    conversation="conversation",
 )
 AZURE = TraceFormat(
     "azure",
@@ -78,8 +86,11 @@ ROUTER = TraceFormat(
     marker='"event": "request finished"',
 )
 
+# What `pdserve bench --json` writes: one line a request, among others.
+BENCH = replace(JSONL, name="bench", marker='"record": "request"')
+
 FORMATS: Mapping[str, TraceFormat] = MappingProxyType(
-    {each.name: each for each in (CSV, JSONL, AZURE, MOONCAKE, BURSTGPT, ROUTER)}
+    {each.name: each for each in (CSV, JSONL, AZURE, MOONCAKE, BURSTGPT, ROUTER, BENCH)}
 )
 
 

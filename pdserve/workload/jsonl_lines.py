@@ -50,6 +50,7 @@ class JsonlLines:
             output=outputs,
             block_counts=counts,
             ids=ids,
+            conversation=self._conversations(records),
         )
 
     def _blocks(self, records: Sequence[dict[str, Any]], prompts: Ints) -> tuple[Ints, Ints]:
@@ -70,6 +71,13 @@ class JsonlLines:
                 f"a prompt of {prompts[0]} tokens has at most {room[0]}"
             )
         return counts, whole_numbers(flat, f"one of {key}")
+
+    def _conversations(self, records: Sequence[dict[str, Any]]) -> Ints:
+        key = self._format.conversation
+        numbers = whole_numbers([record.get(key, -1) for record in records], key)
+        if numbers.min() < -1:
+            raise MalformedLine(f"{key} is {numbers[0]}; it must be at least 0")
+        return numbers
 
     def _check_block_tokens(self, records: Sequence[dict[str, Any]]) -> None:
         sizes = whole_numbers(_values(records, BLOCK_TOKENS), BLOCK_TOKENS)

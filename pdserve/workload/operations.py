@@ -63,7 +63,8 @@ def split(workload: Workload, share: float, seed: int = 0) -> tuple[Workload, Wo
 def repeat(workload: Workload, requests: int) -> Workload:
     """The first `requests` requests of the workload played over and over.
 
-    Between two rounds lies the mean time between requests. No round shares prefixes with another.
+    Between two rounds lies the mean time between requests. No round shares prefixes, or goes on
+    with the conversations, of another.
     """
     _check_at_least_one("requests", requests)
     size = len(workload)
@@ -78,6 +79,7 @@ def repeat(workload: Workload, requests: int) -> Workload:
         prompt_tokens=workload.prompt_tokens[order],
         output_tokens=workload.output_tokens[order],
         prefix=_repeated(workload.prefix, order, rounds) if workload.prefix else None,
+        conversation=_kept_apart(workload.conversation, order, rounds),
     )
 
 
@@ -99,6 +101,7 @@ def rotate(workload: Workload, share: float) -> Workload:
         prompt_tokens=workload.prompt_tokens[order],
         output_tokens=workload.output_tokens[order],
         prefix=workload.prefix.take(order) if workload.prefix else None,
+        conversation=None if workload.conversation is None else workload.conversation[order],
     )
 
 
@@ -141,7 +144,7 @@ def clamp_context(workload: Workload, max_tokens: int) -> Workload:
 
 def without_prefix(workload: Workload) -> Workload:
     """The requests as if no two prompts began alike."""
-    return replace(workload, prefix=None)
+    return replace(workload, prefix=None, conversation=None)
 
 
 def _from_first(workload: Workload) -> Workload:
@@ -152,6 +155,14 @@ def _repeated(prefix: PrefixBlocks, order: Ints, rounds: Ints) -> PrefixBlocks:
     taken = prefix.take(order)
     shift = np.repeat(rounds * prefix.count, np.diff(taken.offsets))
     return replace(taken, ids=taken.ids + shift)
+
+
+def _kept_apart(conversation: Ints | None, order: Ints, rounds: Ints) -> Ints | None:
+    if conversation is None:
+        return None
+    taken = conversation[order]
+    apart: Ints = np.where(taken < 0, taken, taken + rounds * (conversation.max() + 1))
+    return apart
 
 
 def _cut(prefix: PrefixBlocks, prompts: Ints) -> PrefixBlocks:

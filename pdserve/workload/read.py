@@ -15,7 +15,7 @@ import numpy as np
 from pdserve.errors import ConfigError
 from pdserve.workload.columns import Columns, MalformedLine
 from pdserve.workload.csv_lines import CsvLines, header_columns
-from pdserve.workload.formats import AUTO, FORMATS, ROUTER, TraceFormat, format_named
+from pdserve.workload.formats import AUTO, BENCH, FORMATS, ROUTER, TraceFormat, format_named
 from pdserve.workload.jsonl_lines import JsonlLines
 from pdserve.workload.workload import Ints, PrefixBlocks, Workload
 
@@ -106,6 +106,8 @@ def _detect(path: Path, first: str) -> TraceFormat:
     is_json = first.lstrip().startswith("{")
     if is_json and '"event"' in first and '"logger"' in first:
         return ROUTER
+    if is_json and '"record"' in first:
+        return BENCH
     columns = {name.lower() for name in header_columns(first)}
     for each in FORMATS.values():
         if is_json and each.container == "jsonl" and f'"{each.prompt}"' in first:
@@ -157,9 +159,9 @@ def _at_line(path: Path, number: int, error: MalformedLine) -> ConfigError:
 def _assembled(
     path: Path, trace_format: TraceFormat, chunks: Sequence[Columns], block_tokens: int
 ) -> TraceFile:
-    arrival, prompt, output, counts, ids = (
+    arrival, prompt, output, counts, ids, conversation = (
         np.concatenate([getattr(chunk, name) for chunk in chunks])
-        for name in ("arrival", "prompt", "output", "block_counts", "ids")
+        for name in ("arrival", "prompt", "output", "block_counts", "ids", "conversation")
     )
     answered = np.flatnonzero((prompt > 0) & (output > 0))
     failed = len(arrival) - len(answered)
@@ -180,6 +182,7 @@ def _assembled(
         prompt_tokens=prompt[order],
         output_tokens=output[order],
         prefix=prefix,
+        conversation=conversation[order] if conversation.max() >= 0 else None,
     )
     return TraceFile(workload, trace_format, failed)
 

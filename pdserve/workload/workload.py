@@ -40,8 +40,9 @@ class PrefixBlocks:
 class Workload:
     """Requests by arrival: `arrival_s`, `prompt_tokens` and `output_tokens`, `[requests]` each.
 
-    Raises `ConfigError` unless the columns are as long as each other, arrivals are sorted and every
-    request has a prompt and an output.
+    `conversation` says which conversation each is the next turn of, -1 where it is a turn of none;
+    None where nothing is known of conversations. Raises `ConfigError` unless the columns are as
+    long as each other, arrivals are sorted and every request has a prompt and an output.
     """
 
     name: str
@@ -49,9 +50,12 @@ class Workload:
     prompt_tokens: Ints
     output_tokens: Ints
     prefix: PrefixBlocks | None = None
+    conversation: Ints | None = None
 
     def __post_init__(self) -> None:
         sizes = {len(self.arrival_s), len(self.prompt_tokens), len(self.output_tokens)}
+        if self.conversation is not None:
+            sizes.add(len(self.conversation))
         if len(sizes) != 1 or not len(self.arrival_s):
             raise ConfigError(f"{self.name}: a workload needs at least one request", field="trace")
         if not np.all(np.isfinite(self.arrival_s)) or np.any(np.diff(self.arrival_s) < 0):
@@ -95,4 +99,5 @@ class Workload:
             prompt_tokens=self.prompt_tokens[chosen],
             output_tokens=self.output_tokens[chosen],
             prefix=self.prefix.take(chosen) if self.prefix else None,
+            conversation=None if self.conversation is None else self.conversation[chosen],
         )

@@ -103,12 +103,16 @@ def _objects(workload: Workload, trace_format: TraceFormat) -> Iterator[dict[str
     columns = (arrivals, workload.prompt_tokens, workload.output_tokens)
     lines = zip(*(column.tolist() for column in columns), strict=True)
     prefix = workload.prefix
+    none = [-1] * len(workload)
+    conversation = none if workload.conversation is None else workload.conversation.tolist()
     for index, line in enumerate(lines):
         entry: dict[str, Any] = dict(zip(trace_format.required, line, strict=True))
         if prefix is not None:
             entry[trace_format.prefix_ids] = _ids(prefix, index)
             if not trace_format.block_tokens:
                 entry[BLOCK_TOKENS] = prefix.block_tokens
+        if trace_format.conversation and conversation[index] >= 0:
+            entry[trace_format.conversation] = conversation[index]
         yield entry
 
 
