@@ -1,14 +1,17 @@
-"""The report's figures, as Plotly's JSON.
-
-Colours are names of the page's CSS variables, as `var(--prefill)`: the page's script puts in what
-they are in the light or the dark.
-"""
-
-from collections.abc import Iterable
-from typing import Any
+"""The report's figures, as Plotly's JSON."""
 
 import numpy as np
 
+from pdserve.html.figure import (
+    Figure,
+    horizontal_rule,
+    logarithmic_axis,
+    note_below,
+    note_left,
+    plain_layout,
+    rounded,
+    vertical_rule,
+)
 from pdserve.planner.analysis import Analysis, Curve, names
 from pdserve.planner.evaluation import Evaluation
 from pdserve.planner.plan import Layout, Placement
@@ -16,8 +19,6 @@ from pdserve.planner.problem import Problem
 from pdserve.planner.report.facts import ROLES
 from pdserve.planner.report.formats import duration, number, percent, plural
 from pdserve.planner.report.names import LAYOUTS, ROLE_NAMES
-
-Figure = dict[str, Any]
 
 # The CSS variable of each layout's colour.
 LAYOUT_COLORS: dict[Layout, str] = {
@@ -29,10 +30,7 @@ LAYOUT_COLORS: dict[Layout, str] = {
 _QUANTILES = np.concatenate([np.linspace(0, 0.98, 197), np.linspace(0.982, 1, 19)])
 # Of a distribution is shown what lies between these: as shares of the SLO, where there is one.
 _SHOWN = (0.02, 4.0)
-# Plotly's own labels of a logarithmic axis leave out the tens.
-_TICKS = [digit * 10.0**power for power in range(-3, 7) for digit in (1, 2, 5)]
 _SCALES = np.linspace(0.2, 1.6, 57)
-_HEIGHT = 330
 
 
 def attainment(analysis: Analysis) -> Figure:
@@ -42,18 +40,16 @@ def attainment(analysis: Analysis) -> Figure:
     for curve in analysis.curves:
         data += _curve(curve)
     goal = "asked" if problem.rate is not None else "goodput"
-    layout = _layout("requests/s", "requests that meet both SLOs")
+    layout = plain_layout("requests/s", "requests that meet both SLOs")
     layout["yaxis"] |= {"range": [0, 1.03], "tickformat": ".0%"}
     layout["xaxis"] |= {"rangemode": "tozero"}
     layout["shapes"] = [
-        _horizontal(problem.slo.attainment),
-        _vertical(analysis.evaluation.rate),
+        horizontal_rule(problem.slo.attainment),
+        vertical_rule(analysis.evaluation.rate),
     ]
     layout["annotations"] = [
-        _note_left(problem.slo.attainment, f"target {percent(problem.slo.attainment)}"),
-        _note_below(
-            analysis.evaluation.rate, f"{goal} {number(analysis.evaluation.rate)}", "right"
-        ),
+        note_left(problem.slo.attainment, f"target {percent(problem.slo.attainment)}"),
+        note_below(analysis.evaluation.rate, f"{goal} {number(analysis.evaluation.rate)}", "right"),
     ]
     return {"data": data, "layout": layout}
 
@@ -72,26 +68,25 @@ def latency(analysis: Analysis, of: str) -> Figure:
             {
                 "type": "scatter",
                 "name": LAYOUTS[compared],
-                "x": _rounded(values[shown] * 1e3),
-                "y": _rounded(_QUANTILES[shown]),
+                "x": rounded(values[shown] * 1e3),
+                "y": rounded(_QUANTILES[shown]),
                 "line": {"color": f"var(--{LAYOUT_COLORS[compared]})", "width": 2.5, "dash": dash},
                 "hovertemplate": "%{y:.1%} within %{x:.4~g} ms",
             }
         )
     target = analysis.problem.slo.attainment
-    layout = _layout(f"{of.upper()} (ms)", "share of requests")
-    layout["xaxis"] |= {"type": "log", "tickmode": "array", "tickvals": _TICKS}
-    layout["xaxis"]["ticktext"] = [f"{tick:,g}" for tick in _TICKS]
+    layout = plain_layout(f"{of.upper()} (ms)", "share of requests")
+    layout["xaxis"] |= logarithmic_axis()
     layout["yaxis"] |= {"range": [0, 1.03], "tickformat": ".0%"}
-    layout["shapes"] = [_horizontal(target)]
+    layout["shapes"] = [horizontal_rule(target)]
     if np.isfinite(bound):
         low, high = (float(np.log10(bound * 1e3 * factor)) for factor in _SHOWN)
         first = min((trace["x"][0] for trace in data if trace["x"]), default=0)
         layout["xaxis"]["range"] = [max(low, np.log10(first) - 0.05) if first else low, high]
-        layout["shapes"].append(_vertical(bound * 1e3))
+        layout["shapes"].append(vertical_rule(bound * 1e3))
         # A logarithmic axis wants the logarithm for a note, though not for a line.
         layout["annotations"] = [
-            _note_below(float(np.log10(bound * 1e3)), f"SLO {duration(bound)}", "left")
+            note_below(float(np.log10(bound * 1e3)), f"SLO {duration(bound)}", "left")
         ]
     return {"data": data, "layout": layout}
 
@@ -111,11 +106,11 @@ def slo_scale(analysis: Analysis) -> Figure:
         color = LAYOUT_COLORS[analysis.rival.layout]
         both = (True, True)
         data.append(_scale_line(problem, analysis.rival_evaluation, name, "solid", color, both))
-    layout = _layout("SLO scale (to the right: tighter)", "requests that meet both SLOs")
+    layout = plain_layout("SLO scale (to the right: tighter)", "requests that meet both SLOs")
     layout["xaxis"] |= {"range": [_SCALES[-1], _SCALES[0]], "tickformat": ".1~f", "dtick": 0.2}
     layout["yaxis"] |= {"range": [0, 1.03], "tickformat": ".0%"}
-    layout["shapes"] = [_horizontal(problem.slo.attainment), _vertical(1.0)]
-    layout["annotations"] = [_note_below(1.0, "as asked", "right")]
+    layout["shapes"] = [horizontal_rule(problem.slo.attainment), vertical_rule(1.0)]
+    layout["annotations"] = [note_below(1.0, "as asked", "right")]
     return {"data": data, "layout": layout}
 
 
@@ -134,7 +129,7 @@ def timeline(analysis: Analysis, of: str) -> Figure:
             continue
         values = np.array([use.queued if of == "queued" else use.kv_used for use in uses])
         values = values[:, :slices]
-        seconds = _rounded(np.arange(values.shape[1]) * result.slice_s)
+        seconds = rounded(np.arange(values.shape[1]) * result.slice_s)
         for name, series, width, opacity in (
             ("most", values.max(axis=0), 1.2, 0.55),
             ("mean", values.mean(axis=0), 2.4, 1.0),
@@ -144,13 +139,13 @@ def timeline(analysis: Analysis, of: str) -> Figure:
                     "type": "scatter",
                     "name": f"{ROLE_NAMES[role]}, {name}",
                     "x": seconds,
-                    "y": _rounded(series),
+                    "y": rounded(series),
                     "opacity": opacity,
                     "line": {"color": f"var(--{role})", "width": width, "shape": "hv"},
                 }
             )
     title = "requests waiting" if of == "queued" else "KV memory in use"
-    layout = _layout("seconds", title)
+    layout = plain_layout("seconds", title)
     layout["yaxis"] |= {"rangemode": "tozero"}
     if of == "kv_used":
         layout["yaxis"] |= {"range": [0, 1.03], "tickformat": ".0%"}
@@ -175,7 +170,7 @@ def flows(analysis: Analysis) -> Figure:
         "colorbar": {"title": {"text": "GB/s"}, "thickness": 10, "outlinewidth": 0},
     }
     rows, columns = analysis.flows.shape
-    layout = _layout("decode", "prefill")
+    layout = plain_layout("decode", "prefill")
     layout["height"] = int(np.clip(26 * rows + 110, 240, 620))
     layout["margin"] |= {"l": 62, "t": 12}
     layout["hovermode"] = "closest"
@@ -191,16 +186,16 @@ def flows(analysis: Analysis) -> Figure:
 def _curve(curve: Curve) -> list[Figure]:
     name = LAYOUTS[curve.found.layout]
     color = LAYOUT_COLORS[curve.found.layout]
-    rates = _rounded(np.array(curve.rates))
+    rates = rounded(np.array(curve.rates))
     edge = {"type": "scatter", "x": rates, "mode": "lines", "line": {"width": 0}}
     hidden = {"showlegend": False, "hoverinfo": "skip", "legendgroup": name}
     dash = "dash" if curve.found.layout in ("paired", "colocated-whole") else "solid"
     return [
-        {**edge, **hidden, "y": _rounded(np.array(curve.least))},
+        {**edge, **hidden, "y": rounded(np.array(curve.least))},
         {
             **edge,
             **hidden,
-            "y": _rounded(np.array(curve.most)),
+            "y": rounded(np.array(curve.most)),
             "fill": "tonexty",
             "fillcolor": f"var(--{color}-band)",
         },
@@ -209,7 +204,7 @@ def _curve(curve: Curve) -> list[Figure]:
             "name": f"{name} ({plural(curve.found.placement.gpus, 'GPU')})",
             "legendgroup": name,
             "x": rates,
-            "y": _rounded(np.array(curve.attainment)),
+            "y": rounded(np.array(curve.attainment)),
             "mode": "lines+markers",
             "marker": {"size": 6},
             "line": {"color": f"var(--{color})", "width": 2.5, "dash": dash},
@@ -244,8 +239,8 @@ def _scale_line(
     return {
         "type": "scatter",
         "name": name,
-        "x": _rounded(_SCALES),
-        "y": _rounded(np.array(shares)),
+        "x": rounded(_SCALES),
+        "y": rounded(np.array(shares)),
         "line": {"color": f"var(--{color})", "width": 2.5, "dash": dash},
         "hovertemplate": "%{y:.1%} at %{x:.2f} × SLO",
     }
@@ -254,70 +249,3 @@ def _scale_line(
 def _with_nodes(placement: Placement, role: str) -> list[str]:
     """Names of instances for an axis; the script of the page shows them as text."""
     return [name.replace("-", " ") for name in names(placement, role)]
-
-
-def _layout(x: str, y: str) -> Figure:
-    """What all figures share. No template: its colours would be those of one theme only."""
-    axis = {
-        "gridcolor": "var(--grid)",
-        "linecolor": "var(--line)",
-        "zeroline": False,
-        "tickcolor": "var(--line)",
-        "showline": True,
-    }
-    return {
-        "height": _HEIGHT,
-        "margin": {"l": 58, "r": 16, "t": 40, "b": 46},
-        "paper_bgcolor": "rgba(0,0,0,0)",
-        "plot_bgcolor": "rgba(0,0,0,0)",
-        "font": {"family": "var(--font)", "size": 12, "color": "var(--soft)"},
-        "xaxis": {**axis, "title": {"text": x, "standoff": 8}, "showgrid": False},
-        "yaxis": {**axis, "title": {"text": y, "standoff": 10}, "showline": False},
-        "legend": {
-            "orientation": "h",
-            "x": 0,
-            "y": 1.02,
-            "yanchor": "bottom",
-            "font": {"size": 12},
-        },
-        "hovermode": "x unified",
-        "hoverlabel": {
-            "bgcolor": "var(--card)",
-            "bordercolor": "var(--line)",
-            "font": {"color": "var(--ink)"},
-        },
-        "showlegend": True,
-    }
-
-
-def _horizontal(y: float) -> Figure:
-    return {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": y, "y1": y, "line": _RULE}
-
-
-def _vertical(x: float) -> Figure:
-    return {"type": "line", "yref": "paper", "y0": 0, "y1": 1, "x0": x, "x1": x, "line": _RULE}
-
-
-def _note_left(y: float, text: str) -> Figure:
-    place = {"xref": "paper", "x": 0.01, "xanchor": "left", "y": y, "yanchor": "top"}
-    return {**place, "text": text, **_NOTE_STYLE}
-
-
-def _note_below(x: float, text: str, anchor: str) -> Figure:
-    """Beside the foot of a vertical line, on the side where no curve comes down."""
-    shift = 4 if anchor == "left" else -4
-    place = {"x": x, "xanchor": anchor, "yref": "paper", "y": 0.02, "yanchor": "bottom"}
-    return {**place, "xshift": shift, "text": text, **_NOTE_STYLE}
-
-
-def _rounded(values: Iterable[float]) -> list[float]:
-    return [float(f"{value:.5g}") for value in values]
-
-
-_RULE = {"color": "var(--rule)", "width": 1.2, "dash": "dot"}
-_NOTE_STYLE = {
-    "showarrow": False,
-    "font": {"size": 11.5, "color": "var(--soft)"},
-    "bgcolor": "var(--card)",
-    "borderpad": 1,
-}

@@ -1,14 +1,10 @@
 """The report as one HTML file that needs no network."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
-from plotly.offline import get_plotlyjs
-
-from pdserve.errors import ConfigError
+from pdserve.html.figure import Figure
+from pdserve.html.page import render_page, write_page
 from pdserve.planner.analysis import Analysis
 from pdserve.planner.plan import Layout, Role
 from pdserve.planner.problem import Problem
@@ -23,7 +19,7 @@ from pdserve.planner.report.facts import (
     million_tokens_price,
     percentiles,
 )
-from pdserve.planner.report.figures import LAYOUT_COLORS, Figure
+from pdserve.planner.report.figures import LAYOUT_COLORS
 from pdserve.planner.report.formats import bandwidth, duration, number, percent, plural
 from pdserve.planner.report.names import LAYOUTS, ROLE_NAMES, parallelism
 from pdserve.planner.report.verdict import headline
@@ -102,65 +98,40 @@ class ShapeTable:
 
 def write_html(analysis: Analysis, path: Path) -> None:
     """Writes the page; `ConfigError` where the file cannot be written."""
-    try:
-        path.write_text(render_html(analysis), encoding="utf-8")
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise ConfigError(f"{path}: cannot be written: {reason}", field="html") from error
+    write_page(render_html(analysis), path)
 
 
 def render_html(analysis: Analysis) -> str:
     """The page: style, script, Plotly and all data are in it."""
-    loader = PackageLoader("pdserve.planner.report", "templates")
-    environment = Environment(
-        loader=loader,
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     problem = analysis.problem
-    return environment.get_template("report.html.j2").render(
-        headline=headline(analysis),
-        colocated=is_colocated(analysis.best),
-        model=problem.model,
-        workload=problem.workload.name,
-        paragraphs=explain(analysis),
-        tiles=_tiles(analysis),
-        balance=_balance(analysis),
-        compared=_compared(analysis),
-        slos=_slos(analysis),
-        seen=[f"p{p}" for p in PERCENTILES],
-        cluster=view_nodes(problem.cluster, analysis.best.placement),
-        roles=[(each.role, ROLE_NAMES[each.role]) for each in capacities(analysis, analysis.best)],
-        paired=analysis.best.layout == "paired",
-        links=_links(analysis),
-        links_left=max(0, len(analysis.links) - _MOST_LINKS),
-        rate=number(analysis.evaluation.rate),
-        layouts=[_layout_row(analysis, found) for found in analysis.search.found],
-        absent=[(LAYOUTS[layout], why) for layout, why in analysis.search.absent.items()],
-        priced=any(found.price for found in analysis.search.found),
-        measure=_measure(analysis),
-        shapes=_shape_tables(analysis),
-        inputs=_inputs(analysis),
-        has_flows=bool(analysis.flows.any()),
-        figures=_script_json(_figures(analysis)),
-        plotly=Markup(get_plotlyjs()),
-        style=_source(environment, "report.css"),
-        script=_source(environment, "report.js"),
-    )
-
-
-def _source(environment: Environment, name: str) -> Markup:
-    """A file of the package that goes into the page as it is."""
-    assert environment.loader is not None
-    return Markup(environment.loader.get_source(environment, name)[0])
-
-
-def _script_json(value: object) -> Markup:
-    """JSON that cannot end the script element that it is in."""
-    text = json.dumps(value, allow_nan=False, separators=(",", ":"))
-    return Markup(text.replace("<", "\\u003c"))
+    values = {
+        "headline": headline(analysis),
+        "colocated": is_colocated(analysis.best),
+        "model": problem.model,
+        "workload": problem.workload.name,
+        "paragraphs": explain(analysis),
+        "tiles": _tiles(analysis),
+        "balance": _balance(analysis),
+        "compared": _compared(analysis),
+        "slos": _slos(analysis),
+        "seen": [f"p{p}" for p in PERCENTILES],
+        "cluster": view_nodes(problem.cluster, analysis.best.placement),
+        "roles": [
+            (each.role, ROLE_NAMES[each.role]) for each in capacities(analysis, analysis.best)
+        ],
+        "paired": analysis.best.layout == "paired",
+        "links": _links(analysis),
+        "links_left": max(0, len(analysis.links) - _MOST_LINKS),
+        "rate": number(analysis.evaluation.rate),
+        "layouts": [_layout_row(analysis, found) for found in analysis.search.found],
+        "absent": [(LAYOUTS[layout], why) for layout, why in analysis.search.absent.items()],
+        "priced": any(found.price for found in analysis.search.found),
+        "measure": _measure(analysis),
+        "shapes": _shape_tables(analysis),
+        "inputs": _inputs(analysis),
+        "has_flows": bool(analysis.flows.any()),
+    }
+    return render_page("pdserve.planner.report", "report.html.j2", _figures(analysis), values)
 
 
 def _figures(analysis: Analysis) -> dict[str, Figure]:
