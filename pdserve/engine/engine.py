@@ -11,7 +11,9 @@ from pdserve.kv.prefix import HashChain
 from pdserve.sampling import SamplingParams
 from pdserve.scheduling import sequence as seq
 from pdserve.scheduling.batching import Chunk
-from pdserve.scheduling.scheduler import Scheduler, SchedulerLoad
+from pdserve.scheduling.load import SchedulerLoad
+from pdserve.scheduling.scheduler import Scheduler
+from pdserve.scheduling.urgency import ORDINARY, Urgency
 
 Chunks = Sequence[Chunk[seq.Sequence]]
 LayersDone = Callable[[int, int], None]
@@ -39,13 +41,18 @@ class KvListener(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class EngineRequest:
-    """A request as the engine takes it; `key` is unique among live ones."""
+    """A request as the engine takes it; `key` is unique among live ones.
+
+    `urgency` is on the scheduler's clock; `tpot_limit_s` is the request's TPOT objective, 0: none.
+    """
 
     key: str
     prompt_ids: tuple[int, ...]
     output_ids: tuple[int, ...]
     sampling: SamplingParams
     work: seq.Work
+    urgency: Urgency = ORDINARY
+    tpot_limit_s: float = 0.0
 
     @property
     def tokens(self) -> int:
@@ -110,6 +117,8 @@ class Engine:
                 end_token_ids=stop if request.sampling.ignore_eos else stop | self._eos_token_ids,
                 work=request.work,
                 chain=HashChain(self._fingerprint, self._block_size),
+                urgency=request.urgency,
+                tpot_limit_s=request.tpot_limit_s,
             )
         )
 

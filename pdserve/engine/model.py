@@ -46,6 +46,13 @@ class Decoder:
     # Memory of the step in progress: one step at a time.
     gathered: Gathered = field(default_factory=Gathered)
 
+    @property
+    def layer_groups(self) -> list[range]:
+        """The layers in the groups that are reported together, in order."""
+        size = self.layer_group or -(-len(self.layers) // DEFAULT_LAYER_GROUPS)
+        layers = range(len(self.layers))
+        return [layers[begin : begin + size] for begin in layers[::size]]
+
     @torch.inference_mode()
     def forward(
         self,
@@ -62,11 +69,9 @@ class Decoder:
         x = self.embedding(batch.token_ids, batch.positions)
         rotation = None if self.rotary is None else self.rotary(batch.positions)
         step = PagedStep(batch, kv, self.heads, self.gathered)
-        group = self.layer_group or -(-len(self.layers) // DEFAULT_LAYER_GROUPS)
-        for begin in range(0, len(self.layers), group):
-            end = min(begin + group, len(self.layers))
-            for index in range(begin, end):
+        for group in self.layer_groups:
+            for index in group:
                 x = self.layers[index](x, rotation, step, index)
             if on_layers is not None:
-                on_layers(begin, end)
+                on_layers(group.start, group.stop)
         return self.head(self.norm(x.index_select(0, batch.sampled))).float()

@@ -8,6 +8,7 @@ from pdserve.errors import StaleIncarnationError, UnavailableError
 from pdserve.instance.engine_host import EngineHost
 from pdserve.instance.requests import RequestLimits
 from pdserve.rpc.v1 import types_pb2
+from pdserve.scheduling.load import QueuedWork
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,4 +91,16 @@ class Instance:
             tasks=self.host.requests + self.host.settling,
             steps=load.steps,
             step_age_s=self.host.step_age(),
+            queued=[_queued_to_proto(work) for work in scheduler.queued],
+            tpot_limit_s=scheduler.tpot_limit_s,
+            decoding_requests=scheduler.decoding,
         )
+
+
+def _queued_to_proto(work: QueuedWork) -> types_pb2.QueuedWork:
+    return types_pb2.QueuedWork(
+        priority=types_pb2.Priority.ValueType(work.priority),
+        requests=work.requests,
+        tokens=work.tokens,
+        squares=work.squares,
+    )

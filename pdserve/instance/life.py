@@ -183,4 +183,6 @@ def _info(
         layout=layout_to_proto(loaded.layout),
         max_model_len=loaded.max_model_len,
         max_batch_tokens=config.max_batch_tokens,
+        max_batch_seqs=config.max_batch_seqs,
+        layer_groups=loaded.layer_groups,
     )

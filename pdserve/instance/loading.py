@@ -38,6 +38,7 @@ class LoadedEngine:
     vocab_size: int
     max_model_len: int
     eos_token_ids: frozenset[int]
+    layer_groups: int = 1  # that the KV is handed over in
 
 
 def load_engine(config: InstanceConfig) -> LoadedEngine:
@@ -97,6 +98,7 @@ def load_engine(config: InstanceConfig) -> LoadedEngine:
         vocab_size=shape.vocab_size,
         max_model_len=min(max_model_len, blocks * config.block_size),
         eos_token_ids=frozenset(shape.eos_token_ids),
+        layer_groups=len(model.decoder.layer_groups),
     )
 
 

@@ -1,5 +1,7 @@
 """From a request message to what the engine takes: every limit is checked here."""
 
+import math
+import time
 from dataclasses import dataclass
 
 from pdserve.engine.engine import EngineRequest
@@ -7,6 +9,11 @@ from pdserve.errors import InvalidRequestError
 from pdserve.rpc.convert import sampling_from_proto
 from pdserve.rpc.v1 import decode_pb2, prefill_pb2, types_pb2
 from pdserve.scheduling.sequence import Work
+from pdserve.scheduling.urgency import Priority, Urgency
+
+_PRIORITIES = {types_pb2.PRIORITY_UNSPECIFIED: Priority.NORMAL} | {
+    types_pb2.Priority.Value(f"PRIORITY_{priority.name}"): priority for priority in Priority
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,4 +65,37 @@ def engine_request(
             field="sampling.max_tokens",
             limit=str(sampling.max_tokens),
         )
-    return EngineRequest(request_key(message.ref), prompt, output, sampling, work)
+    return EngineRequest(
+        request_key(message.ref),
+        prompt,
+        output,
+        sampling,
+        work,
+        urgency=_urgency(message.urgency),
+        tpot_limit_s=_tpot_limit_s(message.slo),
+    )
+
+
+def _urgency(message: types_pb2.Urgency) -> Urgency:
+    """The message on this process's monotonic clock."""
+    if message.priority not in _PRIORITIES:
+        raise InvalidRequestError(
+            f"urgency.priority is {message.priority}, which is no priority",
+            field="urgency.priority",
+        )
+    if not math.isfinite(message.due_in_s):
+        raise InvalidRequestError(
+            f"urgency.due_in_s is {message.due_in_s}; it must be finite", field="urgency.due_in_s"
+        )
+    due_s = time.monotonic() + message.due_in_s if message.HasField("due_in_s") else None
+    return Urgency(_PRIORITIES[message.priority], due_s)
+
+
+def _tpot_limit_s(slo: types_pb2.Slo) -> float:
+    """The objective in seconds; 0 without one."""
+    if not 0 <= slo.tpot_ms < math.inf:  # NaN fails
+        raise InvalidRequestError(
+            f"slo.tpot_ms is {slo.tpot_ms}; it must be finite and not negative",
+            field="slo.tpot_ms",
+        )
+    return slo.tpot_ms / 1000

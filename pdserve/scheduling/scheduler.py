@@ -1,12 +1,16 @@
 """Moves sequences between waiting, loading, running and held, and gives them blocks."""
 
+import time
 from bisect import insort
-from collections import deque
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from pdserve.kv.blocks import BlockPool
 from pdserve.scheduling.batching import Chunk, TokenBudget
+from pdserve.scheduling.load import PrefillWork, SchedulerLoad
 from pdserve.scheduling.sequence import FinishReason, Sequence, State, Work
+from pdserve.scheduling.waiting import WaitingQueue, by_place
 
 # Share of the pool that admission leaves to sequences that already run, so that admitting one
 # does not preempt another a moment later.
@@ -21,37 +25,32 @@ class Step:
     admitted: list[Sequence]
 
 
-@dataclass(frozen=True, slots=True)
-class SchedulerLoad:
-    """How much there is to do."""
-
-    waiting: int = 0
-    loading: int = 0
-    running: int = 0
-    held: int = 0
-    waiting_tokens: int = 0
-    context_tokens: int = 0
-
-
 class Scheduler:
-    """First come, first served, with preemption by recomputation when blocks run out.
+    """Admits by urgency (`WaitingQueue`), preempts by recomputation when blocks run out.
 
     A waiting sequence is admitted when the blocks of all its present tokens are available; from
     then on a decoding sequence takes one block at a time. Leading blocks that the prefix cache
-    holds are shared instead of computed.
+    holds are shared instead of computed. `clock` is the one that sequences are due by.
     """
 
     def __init__(
-        self, pool: BlockPool, block_size: int, budget: TokenBudget, max_model_len: int
+        self,
+        pool: BlockPool,
+        block_size: int,
+        budget: TokenBudget,
+        max_model_len: int,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.pool = pool
         self.max_model_len = max_model_len
         self._block_size = block_size
         self._budget = budget
-        self._waiting: deque[Sequence] = deque()  # by arrival, as is _running
-        self._running: list[Sequence] = []
+        self._waiting = WaitingQueue[Sequence](clock)
+        self._running: list[Sequence] = []  # by place, as is what waits
+        self._loading: set[Sequence] = set()
+        self._waiting_work = PrefillWork()
+        self._tpot_limits: Counter[float] = Counter()
         self._by_key: dict[str, Sequence] = {}
-        self._arrivals = 0
 
     @property
     def has_work(self) -> bool:
@@ -66,10 +65,11 @@ class Scheduler:
         """Queues a sequence; `ValueError` when its key is taken."""
         if sequence.key in self._by_key:
             raise ValueError(f"sequence {sequence.key} exists")
-        self._arrivals += 1
-        sequence.arrival = self._arrivals
         self._by_key[sequence.key] = sequence
-        self._waiting.append(sequence)
+        if sequence.tpot_limit_s:
+            self._tpot_limits[sequence.tpot_limit_s] += 1
+        self._waiting.arrive(sequence)
+        self._count(sequence)
 
     def schedule(self) -> Step:
         """The next step: running sequences first, then as many waiting ones as fit."""
@@ -77,8 +77,9 @@ class Scheduler:
         chunks = self._budget.fill(self._running)
         admitted = []
         left = self._budget.left(chunks)
-        while self._waiting and self._fits(self._waiting[0], left):
-            sequence = self._waiting.popleft()
+        while self._waiting and self._fits(self._waiting.head(), left):
+            sequence = self._waiting.pop()
+            self._discount(sequence)
             self._admit(sequence)
             admitted.append(sequence)
             if sequence.state is State.RUNNING:
@@ -115,14 +116,20 @@ class Scheduler:
         if reason is not None:
             self.remove(sequence)
         else:
+            self._loading.remove(sequence)
             self._run(sequence)
         return reason
 
     def remove(self, sequence: Sequence, *, unsettled: bool = False) -> None:
         """Forgets a sequence; its blocks are free, or quarantined when `unsettled`."""
         del self._by_key[sequence.key]
+        if sequence.tpot_limit_s:
+            self._tpot_limits -= Counter({sequence.tpot_limit_s: 1})  # those left at 0 go
         if sequence.state is State.WAITING:
             self._waiting.remove(sequence)
+            self._discount(sequence)
+        elif sequence.state is State.LOADING:
+            self._loading.remove(sequence)
         elif sequence.state is State.RUNNING:
             self._running.remove(sequence)
         if unsettled:
@@ -132,20 +139,26 @@ class Scheduler:
         sequence.blocks = []
 
     def load(self) -> SchedulerLoad:
-        """How much there is to do."""
-        states = [sequence.state for sequence in self._by_key.values()]
+        """How much there is to do; takes time for each running sequence, not for waiting ones."""
+        work = self._waiting_work.copy()
+        context = decoding = 0
+        for sequence in self._running:
+            context += sequence.computed
+            decoding += sequence.work is not Work.PREFILL
+            if sequence.uncomputed > 1:
+                work.add(sequence.urgency.priority, sequence.computed, sequence.uncomputed)
+        waiting, loading, running = len(self._waiting), len(self._loading), len(self._running)
+        queued = work.queued()
         return SchedulerLoad(
-            waiting=states.count(State.WAITING),
-            loading=states.count(State.LOADING),
-            running=states.count(State.RUNNING),
-            held=states.count(State.HELD),
-            waiting_tokens=sum(
-                sequence.uncomputed
-                for sequence in self._by_key.values()
-                if sequence.state is State.WAITING
-                or (sequence.state is State.RUNNING and sequence.uncomputed > 1)
-            ),
-            context_tokens=sum(sequence.computed for sequence in self._running),
+            waiting=waiting,
+            loading=loading,
+            running=running,
+            held=len(self._by_key) - waiting - loading - running,
+            decoding=decoding + loading,
+            waiting_tokens=sum(each.tokens for each in queued),
+            context_tokens=context,
+            queued=queued,
+            tpot_limit_s=min(self._tpot_limits, default=0.0),
         )
 
     def check(self) -> None:
@@ -155,7 +168,7 @@ class Scheduler:
         assert len(owned) == self.pool.counts().active, "a block has an owner that is gone"
 
     def _fits(self, sequence: Sequence, left: int) -> bool:
-        occupied = len(self._running) + self._loading()
+        occupied = len(self._running) + len(self._loading)
         if occupied >= self._budget.max_seqs:
             return False
         if sequence.work is not Work.DECODE and left <= 0:
@@ -175,15 +188,22 @@ class Scheduler:
         sequence.cached_tokens = sequence.computed
         if sequence.work is Work.DECODE:
             sequence.state = State.LOADING
+            self._loading.add(sequence)
         else:
             self._run(sequence)
 
     def _run(self, sequence: Sequence) -> None:
         sequence.state = State.RUNNING
-        insort(self._running, sequence, key=_arrival)
+        insort(self._running, sequence, key=by_place)
 
-    def _loading(self) -> int:
-        return sum(1 for sequence in self._by_key.values() if sequence.state is State.LOADING)
+    def _count(self, sequence: Sequence) -> None:
+        """Counts what a waiting sequence has to compute here: nothing if its KV is to be pulled."""
+        if sequence.work is not Work.DECODE:
+            self._waiting_work.add(sequence.urgency.priority, 0, len(sequence.tokens))
+
+    def _discount(self, sequence: Sequence) -> None:
+        if sequence.work is not Work.DECODE:
+            self._waiting_work.remove(sequence.urgency.priority, 0, len(sequence.tokens))
 
     def _blocks_for(self, sequence: Sequence) -> int:
         # A decode instance also needs the slot of the first token, which comes with the KV.
@@ -202,7 +222,7 @@ class Scheduler:
         sequence.registered = len(hashes)
 
     def _grow(self) -> None:
-        """Gives every decoding sequence the slot of its next token, oldest first."""
+        """Gives every decoding sequence the slot of its next token, in the order of places."""
         for sequence in list(self._running):
             while self._lacks_block(sequence):
                 if self.pool.available:
@@ -224,8 +244,5 @@ class Scheduler:
         sequence.preemptions += 1
         if sequence.work is Work.DECODE:
             sequence.work = Work.BOTH  # its source has let go of the KV
-        insort(self._waiting, sequence, key=_arrival)
-
-
-def _arrival(sequence: Sequence) -> int:
-    return sequence.arrival
+        self._waiting.put_back(sequence)
+        self._count(sequence)

@@ -5,6 +5,8 @@ from enum import Enum
 
 from pdserve.kv.prefix import HashChain
 from pdserve.sampling import SamplingParams
+from pdserve.scheduling.urgency import ORDINARY, Urgency
+from pdserve.scheduling.waiting import NOWHERE, Place
 
 
 class FinishReason(Enum):
@@ -35,7 +37,7 @@ class State(Enum):
 class Sequence:
     """A request's tokens (prompt, then output) and the KV blocks that hold the first `computed`.
 
-    `arrival` orders sequences: the latest is preempted first.
+    `place` orders sequences: the last is preempted first.
     """
 
     key: str
@@ -45,7 +47,9 @@ class Sequence:
     end_token_ids: frozenset[int]
     work: Work
     chain: HashChain
-    arrival: int = 0
+    urgency: Urgency = ORDINARY
+    tpot_limit_s: float = 0.0  # the request's own objective; 0: it has none
+    place: Place = NOWHERE
     state: State = State.WAITING
     blocks: list[int] = field(default_factory=list)
     computed: int = 0

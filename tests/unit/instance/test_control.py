@@ -2,6 +2,8 @@
 
 import asyncio
 import math
+import threading
+from dataclasses import replace
 
 import pytest
 from context_runner import GatedRunner, a_request, build_engine
@@ -12,6 +14,7 @@ from pdserve.instance.engine_host import EngineHost
 from pdserve.instance.instance import Instance, TransferCounts
 from pdserve.instance.requests import RequestLimits
 from pdserve.rpc.v1 import types_pb2
+from pdserve.scheduling.urgency import Priority, Urgency
 
 PATIENCE_S = 30
 
@@ -52,10 +55,13 @@ async def host(runner):
     assert await host.close(PATIENCE_S)
 
 
-def a_control(host, drain=lambda _: None):
+def an_instance(host):
     info = types_pb2.InstanceInfo(name="decode-0", incarnation="D")
-    instance = Instance(info, RequestLimits(40, 128), host, lambda: TransferCounts(0, 0), 60.0)
-    return Control(instance, report_interval_s=10 * PATIENCE_S, drain=drain)
+    return Instance(info, RequestLimits(40, 128), host, lambda: TransferCounts(0, 0), 60.0)
+
+
+def a_control(host, drain=lambda _: None):
+    return Control(an_instance(host), report_interval_s=10 * PATIENCE_S, drain=drain)
 
 
 @pytest.fixture
@@ -84,6 +90,24 @@ async def test_blocks_that_a_step_held_are_reported_as_free_after_it(host, watch
     runner.gate.release(10)
     watcher.take()
     await watcher.until(lambda report: not report.blocks.active)
+
+
+async def test_a_report_says_what_work_is_queued_and_which_objective_is_strictest(host, runner):
+    instance, both = an_instance(host), threading.Event()
+    host.submit(lambda _: both.wait(PATIENCE_S) and None)
+    urgent = replace(a_request("b", range(5)), urgency=Urgency(Priority.HIGH), tpot_limit_s=0.25)
+    with host.request(a_request("a", range(20))), host.request(urgent):
+        both.set()
+        await asyncio.to_thread(runner.entered.acquire)
+        report = instance.report()
+        assert [(work.priority, work.requests, work.tokens) for work in report.queued] == [
+            (types_pb2.PRIORITY_HIGH, 1, 5),
+            (types_pb2.PRIORITY_NORMAL, 1, 20),
+        ]
+        assert report.queued[0].squares == 25
+        assert report.waiting_tokens == 25
+        assert report.tpot_limit_s == 0.25
+        runner.gate.release(20)
 
 
 @pytest.mark.parametrize("seconds", [-1.0, math.nan, math.inf, 3601.0])

@@ -6,7 +6,7 @@ import pytest
 from context_runner import ContextRunner, GatedRunner, a_request, alone, build_engine
 
 from pdserve.engine.events import Admitted
-from pdserve.errors import InvalidRequestError, OverloadedError, UnavailableError
+from pdserve.errors import EngineError, InvalidRequestError, OverloadedError, UnavailableError
 from pdserve.instance.engine_host import EngineHost, EventStream
 from pdserve.scheduling.sequence import Work
 
@@ -146,7 +146,7 @@ async def test_an_engine_that_fails_ends_every_request_and_takes_no_more(open_ho
     host = open_host(BrokenRunner(4))
     with host.request(a_request("a")) as a, host.request(a_request("b")) as b:
         for events in (a, b):
-            with pytest.raises(UnavailableError, match="the device is gone"):
+            with pytest.raises(EngineError, match="the device is gone"):
                 await collect(events)
     assert isinstance(await host.failure, FloatingPointError)
     with pytest.raises(UnavailableError, match="the device is gone"), host.request(a_request("c")):

@@ -6,8 +6,10 @@ from pdserve.kv.blocks import BlockCounts, BlockPool
 from pdserve.kv.prefix import HashChain
 from pdserve.sampling import SamplingParams
 from pdserve.scheduling.batching import TokenBudget
-from pdserve.scheduling.scheduler import Scheduler, SchedulerLoad
+from pdserve.scheduling.load import QueuedWork, SchedulerLoad
+from pdserve.scheduling.scheduler import Scheduler
 from pdserve.scheduling.sequence import FinishReason, Sequence, State, Work
+from pdserve.scheduling.urgency import Priority
 
 BLOCK = 4
 
@@ -240,7 +242,14 @@ def test_load_says_where_sequences_stand():
     scheduler.add(unlike("waiting", 20))
     step(scheduler)
     assert scheduler.load() == SchedulerLoad(
-        waiting=1, loading=1, running=1, held=1, waiting_tokens=20 + 2, context_tokens=6
+        waiting=1,
+        loading=1,
+        running=1,
+        held=1,
+        decoding=2,
+        waiting_tokens=20 + 2,
+        context_tokens=6,
+        queued=(QueuedWork(Priority.NORMAL, 2, 20 + 2, 20**2 + 8**2 - 6**2),),
     )
 
 
