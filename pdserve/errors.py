@@ -67,6 +67,12 @@ class UnavailableError(PdserveError):
     reason = "unavailable"
 
 
+class EngineError(UnavailableError):
+    """The instance's engine failed in a step; the instance ends."""
+
+    reason = "engine_failed"
+
+
 class StaleIncarnationError(PdserveError):
     """The message was meant for an earlier life of this instance."""
 

@@ -4,12 +4,13 @@ import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any, TypeVar
 
 from pdserve.engine.engine import Engine, EngineLoad, EngineRequest
 from pdserve.engine.events import Admitted, Event
 from pdserve.engine.thread import Command, EngineThread
-from pdserve.errors import InvalidRequestError, OverloadedError, UnavailableError
+from pdserve.errors import EngineError, InvalidRequestError, OverloadedError, UnavailableError
 from pdserve.tasks import task_group
 
 log = logging.getLogger(__name__)
@@ -70,7 +71,7 @@ class EngineHost:
         self._loop = asyncio.get_running_loop()
         self._streams: dict[str, EventStream] = {}
         self._keys: set[str] = set()  # what the engine may still hold blocks for
-        self._ended = ""  # why no request is taken any more
+        self._ended: Callable[[], UnavailableError] | None = None  # why none is taken any more
         self._settling: set[asyncio.Task[None]] = set()
         self._change = asyncio.Event()
         self._thread = EngineThread(engine, self._deliver, self._fail)
@@ -116,7 +117,7 @@ class EngineHost:
         engine has ended.
         """
         if self._ended:
-            raise UnavailableError(self._ended)
+            raise self._ended()
         if request.key in self._keys:
             raise InvalidRequestError(f"request {request.key} is already running", field="ref")
         if self.waiting >= self._max_waiting:
@@ -154,12 +155,11 @@ class EngineHost:
 
     def end_requests(self, reason: str) -> None:
         """Ends every request with `UnavailableError`."""
-        for stream in self._streams.values():
-            stream.put(UnavailableError(reason))
+        self._end_streams(partial(UnavailableError, reason))
 
     async def close(self, timeout_s: float) -> bool:
         """Ends requests and thread; False when a step did not end in time."""
-        self._end("the instance is shutting down")
+        self._end(partial(UnavailableError, "the instance is shutting down"))
         if self._settling:
             _, unsettled = await asyncio.wait(list(self._settling), timeout=timeout_s)
             for task in unsettled:
@@ -214,13 +214,17 @@ class EngineHost:
         self._loop.call_soon_threadsafe(self._die, error)
 
     def _die(self, error: BaseException) -> None:
-        self._end(f"the engine failed: {error}")
+        self._end(partial(EngineError, f"the engine failed: {error}"))
         if not self.failure.done():  # it is cancelled with a task that awaited it
             self.failure.set_result(error)
 
-    def _end(self, reason: str) -> None:
-        self._ended = reason
-        self.end_requests(reason)
+    def _end(self, error: Callable[[], UnavailableError]) -> None:
+        self._ended = error
+        self._end_streams(error)
+
+    def _end_streams(self, error: Callable[[], UnavailableError]) -> None:
+        for stream in self._streams.values():
+            stream.put(error())
 
 
 def _event(item: Event | UnavailableError) -> Event:

@@ -23,13 +23,16 @@ _CODES: dict[type[errors.PdserveError], grpc.StatusCode] = {
     errors.UnauthenticatedError: grpc.StatusCode.UNAUTHENTICATED,
     errors.OverloadedError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.UnavailableError: grpc.StatusCode.UNAVAILABLE,
+    errors.EngineError: grpc.StatusCode.UNAVAILABLE,
     errors.StaleIncarnationError: grpc.StatusCode.FAILED_PRECONDITION,
     errors.IncompatibleLayoutError: grpc.StatusCode.FAILED_PRECONDITION,
     errors.TransferError: grpc.StatusCode.ABORTED,
     errors.DeadlineError: grpc.StatusCode.DEADLINE_EXCEEDED,
     errors.UnknownRequestError: grpc.StatusCode.NOT_FOUND,
 }
-_BY_REASON = {kind.reason: kind for kind in errors.PdserveError.__subclasses__()}
+_BY_REASON = {
+    kind.reason: kind for kind in (*errors.PdserveError.__subclasses__(), errors.EngineError)
+}
 _BY_CODE = {
     grpc.StatusCode.INVALID_ARGUMENT: errors.InvalidRequestError,
     grpc.StatusCode.RESOURCE_EXHAUSTED: errors.OverloadedError,
@@ -68,14 +71,20 @@ def shortened(text: str) -> str:
 
 def from_rpc_error(call_error: grpc.RpcError) -> errors.PdserveError:
     """The exception that the server raised, as well as its status tells."""
-    detail = types_pb2.ErrorDetail()
-    for key, value in call_error.trailing_metadata() or ():
-        if key == DETAIL_KEY and isinstance(value, bytes):
-            detail.ParseFromString(value)
+    detail = sent_detail(call_error) or types_pb2.ErrorDetail()
     code = call_error.code()
     kind = _BY_REASON.get(detail.reason) or _BY_CODE.get(code, errors.PdserveError)
     text = call_error.details() or code.name
     return kind(text, field=detail.field, limit=detail.limit, retry_after_s=detail.retry_after_s)
+
+
+def sent_detail(call_error: grpc.RpcError) -> types_pb2.ErrorDetail | None:
+    """What the server said of its error; None where no pdserve service spoke."""
+    # Pairs on either API of gRPC, whatever its annotations say.
+    metadata: Any = call_error.trailing_metadata() or ()
+    values = (value for key, value in metadata if key == DETAIL_KEY and isinstance(value, bytes))
+    value = next(values, None)
+    return None if value is None else types_pb2.ErrorDetail.FromString(value)
 
 
 @asynccontextmanager

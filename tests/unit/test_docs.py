@@ -9,7 +9,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from pdserve.config import InstanceConfig, RouterConfig
-from pdserve.errors import PdserveError
+from pdserve.errors import EngineError, PdserveError
 from pdserve.instance.metrics import InstanceMetrics, LoadCollector
 from pdserve.rpc.errors import status_code
 from pdserve.rpc.v1 import types_pb2
@@ -107,7 +107,7 @@ def test_every_segment_of_the_ledger_is_documented() -> None:
 
 def test_every_error_is_documented_with_its_status() -> None:
     documented = {code(row[0]): code(row[1]) for row in rows("protocol.md", "## Errors")}
-    kinds = [PdserveError, *PdserveError.__subclasses__()]
+    kinds = [PdserveError, *PdserveError.__subclasses__(), EngineError]
     assert documented == {kind.reason: status_code(kind("")).name for kind in kinds}
 
 
