@@ -4,20 +4,15 @@ The file has one key a line, `key` or `name: key`; blank lines and lines that be
 count. Names are what logs and limits know a key by; the key itself is never shown.
 """
 
-import asyncio
 import hashlib
-import logging
-import os
 import re
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
 
 from pdserve.errors import ConfigError, UnauthenticatedError
+from pdserve.followed_file import FollowedFiles
 
-log = logging.getLogger(__name__)
-
-_POLL_S = 1.0
 _MAX_BYTES = 1 << 20
 _NAMED = re.compile(r"(?:([!-~]{1,64}):[ \t]+)?([\"']?)([!-~]{8,512})\2")
 _BEARER = re.compile(r"bearer +(\S+) *", re.IGNORECASE)
@@ -42,8 +37,7 @@ class ApiKeys:
         # Looking a key up by a digest that only this process can compute takes a time that tells
         # nothing about how much of the key was right.
         self._secret = secrets.token_bytes(32)
-        self._stamp = _stamp(path)
-        self._names = self._read()
+        self._names = FollowedFiles("API keys", (path,), self._read)
 
     def authenticate(self, authorization: str | None) -> str:
         """The name of the key in the value of an `Authorization` header.
@@ -53,33 +47,21 @@ class ApiKeys:
         match = _BEARER.fullmatch(authorization or "")
         if match is None:
             raise UnauthenticatedError(f"an API key is needed: {_WHERE}")
-        name = self._names.get(self._digest(match[1]))
+        name = self._names.value.get(self._digest(match[1]))
         if name is None:
             raise UnauthenticatedError("the API key is not known")
         return name
 
     async def follow(self) -> None:
-        """Takes over what changes in the file, within a second, until it is cancelled.
+        """Takes over what changes in the file until it is cancelled.
 
         A file that cannot be read any more changes nothing: the keys before it stay.
         """
-        while True:
-            await asyncio.sleep(_POLL_S)
-            await asyncio.to_thread(self.refresh)
+        await self._names.follow()
 
     def refresh(self) -> None:
         """Reads the file if it has changed; logs what is wrong with it, once."""
-        stamp = _stamp(self._path)
-        if stamp == self._stamp:
-            return
-        self._stamp = stamp
-        try:
-            self._names = self._read()
-        except ConfigError as error:
-            # The text alone: its cause could quote the file.
-            log.error("API keys stay as they were", extra={"detail": str(error)})
-        else:
-            log.info("API keys were read again", extra={"keys": len(self._names)})
+        self._names.refresh()
 
     def _read(self) -> Mapping[bytes, str]:
         return {self._digest(key): name for key, name in read_keys(self._path).items()}
@@ -124,12 +106,3 @@ def _lines(path: Path) -> list[str]:
 
 def _wrong(text: str, limit: str = "") -> ConfigError:
     return ConfigError(text, field="api_keys", limit=limit)
-
-
-def _stamp(path: Path) -> tuple[int, int, int] | None:
-    """What changes when the file does, also when another takes its place; None: there is none."""
-    try:
-        status = os.stat(path)
-    except OSError:
-        return None
-    return status.st_mtime_ns, status.st_size, status.st_ino

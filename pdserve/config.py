@@ -49,9 +49,14 @@ class InstanceConfig:
     report_interval_s: float = option(0.5, "longest silence between load reports")
     step_timeout_s: float = option(60.0, "a step that runs longer makes the instance unhealthy")
     drain_grace_s: float = option(30.0, "how long running requests may finish after SIGTERM")
-    tls_cert: str = option("", "PEM certificate chain of this process; empty: no TLS")
+    tls_cert: str = option(
+        "", "PEM certificate chain that other processes are shown; empty: no TLS"
+    )
     tls_key: str = option("", "PEM private key of tls_cert")
-    tls_ca: str = option("", "PEM authorities that peers' certificates come from; makes TLS mutual")
+    tls_ca: str = option("", "PEM authorities that other processes' certificates must come from")
+    tls_server_name: str = option(
+        "", "name that the certificates of called processes must bear; empty: host of the address"
+    )
     log_level: str = option("info", "verbosity", choices=("debug", "info", "warning", "error"))
 
     def __post_init__(self) -> None:
@@ -80,6 +85,7 @@ class InstanceConfig:
         _between("report_interval_s", self.report_interval_s, 0.01, 60)
         _between("step_timeout_s", self.step_timeout_s, 0.1, 3600)
         _between("drain_grace_s", self.drain_grace_s, 0, 3600)
+        _check_link_tls(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,9 +140,19 @@ class RouterConfig:
         5.0, "how long a request waits for an instance that can take it before it fails"
     )
     drain_grace_s: float = option(30.0, "how long running requests may finish after SIGTERM")
-    tls_cert: str = option("", "PEM certificate chain of this process; empty: no TLS")
+    tls_cert: str = option(
+        "", "PEM certificate chain that other processes are shown; empty: no TLS"
+    )
     tls_key: str = option("", "PEM private key of tls_cert")
-    tls_ca: str = option("", "PEM authorities that peers' certificates come from; makes TLS mutual")
+    tls_ca: str = option("", "PEM authorities that other processes' certificates must come from")
+    tls_server_name: str = option(
+        "", "name that the certificates of called processes must bear; empty: host of the address"
+    )
+    tls_door_cert: str = option("", "PEM certificate chain that clients are shown; empty: tls_cert")
+    tls_door_key: str = option("", "PEM private key of tls_door_cert")
+    tls_door_ca: str = option(
+        "", "PEM authorities that clients' certificates must come from; empty: they need none"
+    )
     log_level: str = option("info", "verbosity", choices=("debug", "info", "warning", "error"))
 
     def __post_init__(self) -> None:
@@ -166,6 +182,32 @@ class RouterConfig:
         _between("explain_requests", self.explain_requests, 0, 1 << 20)
         _between("placement_timeout_s", self.placement_timeout_s, 0, 600)
         _between("drain_grace_s", self.drain_grace_s, 0, 3600)
+        _check_link_tls(self)
+        _check_door_tls(self)
+
+
+def _check_link_tls(config: InstanceConfig | RouterConfig) -> None:
+    files = {name: getattr(config, name) for name in ("tls_cert", "tls_key", "tls_ca")}
+    wanted = {**files, "tls_server_name": config.tls_server_name}
+    given = [name for name, value in wanted.items() if value]
+    missing = [name for name, path in files.items() if not path]
+    if given and missing:
+        raise ConfigError(
+            f"{given[0]} is set, but not {missing[0]}: processes show each other certificates, "
+            "which takes tls_cert, tls_key and tls_ca (tls_door_cert and tls_door_key are for a "
+            "router's clients alone)",
+            field=missing[0],
+        )
+
+
+def _check_door_tls(config: RouterConfig) -> None:
+    if bool(config.tls_door_cert) != bool(config.tls_door_key):
+        missing = "tls_door_key" if config.tls_door_cert else "tls_door_cert"
+        text = f"{missing} is not set: tls_door_cert and tls_door_key go together"
+        raise ConfigError(text, field=missing)
+    if config.tls_door_ca and not (config.tls_door_cert or config.tls_cert):
+        text = "tls_door_ca is set, but neither tls_door_cert nor tls_cert: clients get no TLS"
+        raise ConfigError(text, field="tls_door_cert")
 
 
 def _port(name: str, value: int) -> None:

@@ -11,6 +11,7 @@ from grpc_reflection.v1alpha import reflection
 from pdserve.errors import ConfigError
 from pdserve.rpc.channel import MAX_MESSAGE_BYTES
 from pdserve.rpc.late_services import LateServices
+from pdserve.rpc.tls_identity import TlsIdentity
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -31,10 +32,13 @@ _OPTIONS: tuple[tuple[str, int], ...] = (
 class RpcServer:
     """One listening gRPC server; NOT_SERVING until `set_serving(True)`.
 
-    `address` is host:port with the port that was really bound.
+    With `tls` it speaks TLS and nothing else. `address` is host:port with the port that was really
+    bound.
     """
 
-    def __init__(self, host: str, port: int, services: Sequence[str]) -> None:
+    def __init__(
+        self, host: str, port: int, services: Sequence[str], tls: TlsIdentity | None = None
+    ) -> None:
         self._services = ("", *services)
         self._server = aio.server(options=_OPTIONS)
         self._health = health.aio.HealthServicer()
@@ -43,16 +47,18 @@ class RpcServer:
         reflection.enable_server_reflection(names, self._server)
         self._late = LateServices(services)
         self._server.add_generic_rpc_handlers((self._late,))
-        self.port = self._bind(host, port)
+        self.port = self._bind(host, port, tls)
         self.address = join_host_port(host, self.port)
 
-    def _bind(self, host: str, port: int) -> int:
+    def _bind(self, host: str, port: int, tls: TlsIdentity | None) -> int:
         check_port_is_free(host, port)
+        address = join_host_port(host, port)
         try:
-            return self._server.add_insecure_port(join_host_port(host, port))
+            if tls is None:
+                return self._server.add_insecure_port(address)
+            return self._server.add_secure_port(address, tls.server_credentials())
         except RuntimeError as error:
-            text = f"cannot listen on {join_host_port(host, port)}: {error}"
-            raise ConfigError(text, field="port") from error
+            raise ConfigError(f"cannot listen on {address}: {error}", field="port") from error
 
     def register(self, add: Callable[..., None], servicer: object) -> None:
         """Registers `servicer` through the generated function `add_…Servicer_to_server`.

@@ -1,11 +1,11 @@
 """What TLS a client speaks, as certificates that it has read."""
 
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 
 import grpc
 
 from pdserve.errors import ConfigError
+from pdserve.rpc.certificates import PemFile, read_authorities, read_key_pair
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +19,7 @@ class ClientTls:
 
     ca: bytes | None = None
     cert: bytes | None = None
-    key: bytes | None = None
+    key: bytes | None = field(default=None, repr=False)
     server_name: str = ""
 
     @classmethod
@@ -38,12 +38,12 @@ class ClientTls:
             )
         if not ca and not cert:
             return None
-        return cls(
-            _read("tls_ca", ca) if ca else None,
-            _read("tls_cert", cert) if cert else None,
-            _read("tls_key", key) if key else None,
-            server_name,
-        )
+        roots = read_authorities(PemFile("tls_ca", ca)) if ca else None
+        if not cert:
+            return cls(roots, server_name=server_name)
+        files = PemFile("tls_cert", cert), PemFile("tls_key", key)
+        own = read_key_pair(*files, as_server=False, as_client=True)
+        return cls(roots, own.cert, own.key, server_name)
 
     def credentials(self) -> grpc.ChannelCredentials:
         """For a gRPC channel."""
@@ -53,10 +53,3 @@ class ClientTls:
         """Further options of a gRPC channel."""
         name = self.server_name
         return (("grpc.ssl_target_name_override", name),) if name else ()
-
-
-def _read(option: str, path: str) -> bytes:
-    try:
-        return Path(path).read_bytes()
-    except OSError as error:
-        raise ConfigError(f"{option}: {path}: {error.strerror}", field=option) from error

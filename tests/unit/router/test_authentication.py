@@ -11,7 +11,7 @@ from http_client import HELLO, http_bench
 from prometheus_client import CollectorRegistry
 from router_bench import Members, tiny_model
 
-from pdserve import api_keys
+from pdserve import followed_file
 from pdserve.api_keys import bearer
 from pdserve.config import RouterConfig
 from pdserve.errors import ConfigError, UnauthenticatedError
@@ -90,7 +90,7 @@ async def test_openais_client_shows_its_key(keys: Path) -> None:
 
 
 async def test_a_key_that_is_taken_away_ends_to_work(keys: Path, monkeypatch) -> None:
-    monkeypatch.setattr(api_keys, "_POLL_S", 0.01)
+    monkeypatch.setattr(followed_file, "_POLL_S", 0.01)
     async with http_bench(api_keys=str(keys)) as (_, client):
         shown = {"authorization": f"Bearer {SECRET}"}
         assert (await client.get("/v1/models", **shown)).status == 200
