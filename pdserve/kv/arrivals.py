@@ -21,12 +21,17 @@ class Admission:
 
 @dataclass(frozen=True, slots=True)
 class PullResult:
-    """A finished pull: `wait_s` from admission to the first segment, `transfer_s` from then on."""
+    """A finished pull: `wait_s` from admission to the first segment, `transfer_s` from then on.
+
+    `link_s` is the part of `transfer_s` during which a segment was on its way, announced and not
+    landed: `bytes / link_s` is the bandwidth even where the transfer waited for the computation.
+    """
 
     first_token: types_pb2.Token
     bytes: int
     wait_s: float
     transfer_s: float
+    link_s: float
 
 
 class Arrivals:
@@ -49,11 +54,15 @@ class Arrivals:
         self._admitted_at = clock()
         self._first_at: float | None = None
         self._last_at = self._admitted_at
+        self._on_the_way = 0
+        self._busy_since = 0.0
+        self._link_s = 0.0
 
     def announce(self, header: prefill_pb2.SegmentHeader) -> Segment:
         """Returns the segment of `header`. Raises `TransferError` unless it is one that is due."""
+        now = self._clock()
         if self._first_at is None:
-            self._first_at = self._clock()
+            self._first_at = now
         segment = Segment(
             range(header.layer_begin, header.layer_end),
             range(header.head_begin, header.head_end),
@@ -66,12 +75,18 @@ class Arrivals:
             )
         for layer in segment.layers:
             self._announced[layer - self._part.layers.start] = segment.tokens.stop
+        if not self._on_the_way:
+            self._busy_since = now
+        self._on_the_way += 1
         return segment
 
     def land(self, size: int) -> int:
         """Counts an announced segment that has landed; returns the bytes so far."""
         self.bytes += size
         self._last_at = self._clock()
+        self._on_the_way -= 1
+        if not self._on_the_way:
+            self._link_s += self._last_at - self._busy_since
         return self.bytes
 
     def result(self, completion: prefill_pb2.PullComplete) -> PullResult:
@@ -91,6 +106,7 @@ class Arrivals:
             bytes=self.bytes,
             wait_s=first_at - self._admitted_at,
             transfer_s=self._last_at - first_at,
+            link_s=self._link_s,
         )
 
     def _due(self, segment: Segment) -> bool:

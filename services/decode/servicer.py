@@ -12,7 +12,7 @@ from pdserve.instance.engine_host import EventStream
 from pdserve.instance.life import Parts
 from pdserve.instance.requests import engine_request
 from pdserve.instance.tokens import reason_to_proto, token_to_proto
-from pdserve.kv.arrivals import Admission
+from pdserve.kv.arrivals import Admission, PullResult
 from pdserve.rpc.errors import servicer_method
 from pdserve.rpc.v1 import decode_pb2 as pb
 from pdserve.rpc.v1 import types_pb2
@@ -36,9 +36,14 @@ class Reply:
         event = pb.DecodeAdmitted(cached_tokens=cached_tokens, queue_s=queue_s)
         await self.context.write(pb.DecodeEvent(ref=self.ref, admitted=event))
 
-    async def kv_ready(self, wait_s: float, transfer_s: float, size: int) -> None:
+    async def kv_ready(self, pulled: PullResult) -> None:
         """The KV has landed."""
-        event = pb.DecodeKvReady(wait_s=wait_s, transfer_s=transfer_s, bytes=size)
+        event = pb.DecodeKvReady(
+            wait_s=pulled.wait_s,
+            transfer_s=pulled.transfer_s,
+            bytes=pulled.bytes,
+            link_s=pulled.link_s,
+        )
         await self.context.write(pb.DecodeEvent(ref=self.ref, kv_ready=event))
 
     async def tokens(self, tokens: list[types_pb2.Token]) -> None:
@@ -119,7 +124,7 @@ class DecodeServicer:
         self._metrics.transfer_wait.observe(result.wait_s)
         self._metrics.transfer.observe(result.transfer_s)
         self._metrics.transfer_bytes.observe(result.bytes)
-        await reply.kv_ready(result.wait_s, result.transfer_s, result.bytes)
+        await reply.kv_ready(result)
 
     async def _admit(
         self,
