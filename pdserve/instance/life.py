@@ -22,7 +22,9 @@ from pdserve.kv.wire import layout_to_proto
 from pdserve.metrics import MetricsEndpoint
 from pdserve.process import StopSignal, announce, new_incarnation
 from pdserve.rpc.server import RpcServer
+from pdserve.rpc.tls_identity import TlsIdentity, link_identity
 from pdserve.rpc.v1 import types_pb2
+from pdserve.tasks import task_group
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +71,7 @@ class Role(Generic[T]):
     name: str
     number: "types_pb2.Role.ValueType"
     service_name: str
-    open_transfers: Callable[[InstanceConfig, LoadedEngine, str], Awaitable[T]]
+    open_transfers: Callable[[InstanceConfig, LoadedEngine, str, TlsIdentity | None], Awaitable[T]]
     add_servicer: Callable[[RpcServer, Parts[T]], None]
 
 
@@ -86,13 +88,14 @@ async def _run(
 ) -> int:
     async with AsyncExitStack() as stack:
         endpoint = stack.enter_context(MetricsEndpoint(config.host, config.metrics_port))
-        server = RpcServer(config.host, config.port, [role.service_name])
+        tls = link_identity(config)
+        server = RpcServer(config.host, config.port, [role.service_name], tls)
         await server.start()
         stack.push_async_callback(server.stop, grace_s=0.5)
         loaded = await asyncio.to_thread(load, config)
         stop = StopSignal()  # from here on there is something to drain
         incarnation = new_incarnation()
-        transfers = await role.open_transfers(config, loaded, incarnation)
+        transfers = await role.open_transfers(config, loaded, incarnation, tls)
         stack.push_async_callback(transfers.close)
         host = EngineHost(make_engine(config, loaded, transfers.listener), config.max_waiting)
         stack.push_async_callback(host.close, STOP_TIMEOUT_S)
@@ -104,10 +107,10 @@ async def _run(
         drain = Drain(instance, config.drain_grace_s)
         control = Control(instance, config.report_interval_s, drain.begin)
         role.add_servicer(server, Parts(config, instance, transfers, control, metrics))
-        health = asyncio.create_task(_tell_health(server, instance), name="health")
-        stack.callback(health.cancel)
+        upkeep = asyncio.create_task(_keep_up(server, instance, tls), name="upkeep")
+        stack.callback(upkeep.cancel)
         announce(role.name, info.name, server.address, endpoint.url, incarnation)
-        failure = await _until_stopped(stop, host, health)
+        failure = await _until_stopped(stop, host, upkeep)
         drain.begin(0.0 if failure else None)
         await drain.finished()
         # What is left of the calls ends before the engine and the channels that they use.
@@ -148,20 +151,28 @@ class Drain:
 
 
 async def _until_stopped(
-    stop: StopSignal, host: EngineHost, health: "asyncio.Task[None]"
+    stop: StopSignal, host: EngineHost, upkeep: "asyncio.Task[None]"
 ) -> BaseException | None:
     """Waits for the stop signal or the engine's end; returns what ended the engine."""
     asked = asyncio.create_task(stop.wait(), name="stop signal")
-    first: set[asyncio.Future[Any]] = {asked, host.failure, health}
+    first: set[asyncio.Future[Any]] = {asked, host.failure, upkeep}
     await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
     asked.cancel()
-    if health.done():
-        await health  # raises: a process that cannot tell its health must not go on
+    if upkeep.done():
+        await upkeep  # raises: a process that cannot tell its health must not go on
     if not host.failure.done():
         return None
     failure = host.failure.result()
     log.critical("the engine failed", exc_info=failure)
     return failure
+
+
+async def _keep_up(server: RpcServer, instance: Instance, tls: TlsIdentity | None) -> None:
+    """Tells the process's health and follows its certificates, until it is cancelled."""
+    async with task_group() as tasks:
+        tasks.create_task(_tell_health(server, instance))
+        if tls:
+            tasks.create_task(tls.follow())
 
 
 async def _tell_health(server: RpcServer, instance: Instance) -> None:

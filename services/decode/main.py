@@ -8,7 +8,9 @@ from pdserve.instance.life import Parts, Role, run_instance
 from pdserve.instance.loading import LoadedEngine, load_engine, transfer_config
 from pdserve.kv.backend import MakeBackend, make_backend
 from pdserve.kv.receiver import Receiver
+from pdserve.rpc.channel_cache import ChannelCache
 from pdserve.rpc.server import RpcServer
+from pdserve.rpc.tls_identity import TlsIdentity
 from pdserve.rpc.v1 import decode_pb2_grpc, types_pb2
 from services.decode.servicer import DecodeServicer
 from services.decode.transfers import DecodeTransfers
@@ -31,11 +33,16 @@ def run(
 
 
 async def _open_transfers(
-    make: MakeBackend, config: InstanceConfig, loaded: LoadedEngine, incarnation: str
+    make: MakeBackend,
+    config: InstanceConfig,
+    loaded: LoadedEngine,
+    incarnation: str,
+    tls: TlsIdentity | None,
 ) -> DecodeTransfers:
     transfer = transfer_config(config)
     backend = make(loaded.pool.device, transfer)
-    return DecodeTransfers(Receiver(incarnation, loaded.layout, 0, loaded.pool, backend, transfer))
+    receiver = Receiver(incarnation, loaded.layout, 0, loaded.pool, backend, transfer)
+    return DecodeTransfers(receiver, ChannelCache(tls))
 
 
 def _add_servicer(server: RpcServer, parts: Parts[DecodeTransfers]) -> None:

@@ -13,13 +13,13 @@ from pdserve.rpc.v1 import prefill_pb2_grpc, types_pb2
 
 
 class DecodeTransfers:
-    """Pulls KV from whichever prefill instance a request names."""
+    """Pulls KV from whichever prefill instance a request names; the channels are its own."""
 
     listener = None  # a decode instance hands nothing over
 
-    def __init__(self, receiver: Receiver) -> None:
+    def __init__(self, receiver: Receiver, channels: ChannelCache) -> None:
         self.receiver = receiver
-        self._channels = ChannelCache()
+        self._channels = channels
 
     async def pull(
         self,

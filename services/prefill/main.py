@@ -9,6 +9,7 @@ from pdserve.instance.loading import LoadedEngine, load_engine, transfer_config
 from pdserve.kv.backend import MakeBackend, make_backend
 from pdserve.kv.sender import Sender
 from pdserve.rpc.server import RpcServer
+from pdserve.rpc.tls_identity import TlsIdentity
 from pdserve.rpc.v1 import prefill_pb2_grpc, types_pb2
 from services.prefill.servicer import PrefillServicer
 from services.prefill.transfers import PrefillTransfers
@@ -31,7 +32,11 @@ def run(
 
 
 async def _open_transfers(
-    make: MakeBackend, config: InstanceConfig, loaded: LoadedEngine, incarnation: str
+    make: MakeBackend,
+    config: InstanceConfig,
+    loaded: LoadedEngine,
+    incarnation: str,
+    _: TlsIdentity | None,
 ) -> PrefillTransfers:
     transfer = transfer_config(config)
     backend = make(loaded.pool.device, transfer)
