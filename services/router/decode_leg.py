@@ -1,6 +1,7 @@
 """The part of an attempt that runs on a decode instance."""
 
 import time
+from contextlib import AbstractContextManager, ExitStack
 
 from grpc import aio
 
@@ -22,10 +23,23 @@ class DecodeLeg:
         self._live = live
         self._handoff = handoff
         self._ref = live.ref(instance.incarnation)
+        # The KV on its way here, until it has landed.
+        self._flight = ExitStack()
 
     async def run(self, dispatch: Dispatch) -> FinishReason:
         """Delivers tokens until the generation ends; returns why. Raises `InstanceFailure`."""
-        request = self._request(await self._handoff.source)
+        source = await self._handoff.source
+        with self._flight:
+            if source is not None:
+                self._flight.enter_context(self._in_flight(source))
+            return await self._follow(self._request(source), dispatch)
+
+    def _in_flight(self, source: types_pb2.KvSource) -> AbstractContextManager[None]:
+        links = self.instance.knowledge.links
+        size_bytes = self._live.tokens_to_prefill * self.instance.layout.token_bytes
+        return links.in_flight(source.incarnation, self.instance.incarnation, size_bytes)
+
+    async def _follow(self, request: decode_pb2.DecodeRequest, dispatch: Dispatch) -> FinishReason:
         call = self.instance.decode.Run(request, timeout=self._live.remaining_s())
         dispatch.sent()
         try:
@@ -68,6 +82,12 @@ class DecodeLeg:
         times.transfer_s = kv_ready.transfer_s
         times.transfer_bytes = kv_ready.bytes
         self._handoff.kv_landed = True
+        self._flight.close()
+        source = self._handoff.source.result()
+        if source is not None:
+            self.instance.knowledge.links.observe(
+                source.incarnation, self.instance.incarnation, kv_ready.bytes, kv_ready.link_s
+            )
 
     def _on_finished(self, finished: decode_pb2.DecodeFinished) -> FinishReason:
         have = len(self._live.output.token_ids)
@@ -75,6 +95,9 @@ class DecodeLeg:
             raise self._failure(f"finished after {finished.output_tokens} tokens; {have} came")
         if not finished.reason:
             raise self._failure("finished without a reason")
+        timeline = self._live.timeline
+        if timeline.first_token is not None and timeline.last_token is not None:
+            self.instance.knowledge.ended(have, timeline.last_token - timeline.first_token)
         return finished.reason
 
     def _failure(self, text: str) -> InstanceFailure:
@@ -89,4 +112,5 @@ class DecodeLeg:
             sampling=generation.sampling_message(),
             slo=generation.slo,
             kv_source=source,
+            urgency=self._live.urgency(),
         )

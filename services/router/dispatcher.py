@@ -1,8 +1,9 @@
 """Finds a placement for a request, and waits a while for one where there is none yet."""
 
 import asyncio
+import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pdserve.errors import OverloadedError, UnavailableError
 from services.router.fleet import Fleet
@@ -10,6 +11,8 @@ from services.router.instance import Instance
 from services.router.placer import Placement, PlacementRequest, Placer, Refusal
 
 RETRY_AFTER_S = 1.0
+# Load reports are many: whoever waits asks again at most so often.
+_PAUSE_S = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +25,7 @@ class Assignment:
 
 
 class Dispatcher:
-    """Asks the placer again at every change of the fleet, for `timeout_s` at most."""
+    """Asks the placer, and again after changes of the fleet, for `timeout_s` at most."""
 
     def __init__(self, fleet: Fleet, placer: Placer, timeout_s: float) -> None:
         self._fleet = fleet
@@ -40,16 +43,21 @@ class Dispatcher:
         Raises `OverloadedError` where waiting is vain, else `UnavailableError` with the reason
         after `timeout_s`.
         """
+        began = time.perf_counter()
         answer = self._ask(request)
+        decision_s = time.perf_counter() - began
         with suppress(TimeoutError):
             async with asyncio.timeout(self._timeout_s):
                 while isinstance(answer, Refusal) and not answer.overloaded:
                     await self._fleet.changed().wait()
+                    await asyncio.sleep(_PAUSE_S)
                     answer = self._ask(request)
         if isinstance(answer, Placement):
-            return self._resolve(answer)
+            return self._resolve(replace(answer, decision_s=decision_s))
         if answer.overloaded:
-            raise OverloadedError(answer.reason, retry_after_s=RETRY_AFTER_S)
+            raise OverloadedError(
+                answer.reason, retry_after_s=answer.retry_after_s or RETRY_AFTER_S
+            )
         raise UnavailableError(
             f"{answer.reason}; waited {self._timeout_s:g} s", retry_after_s=RETRY_AFTER_S
         )

@@ -8,6 +8,7 @@ from pdserve.cluster.instance import InstanceAddress, Role
 from pdserve.config import RouterConfig
 from pdserve.rpc.v1 import router_pb2
 from services.router.instance import Instance
+from services.router.knowledge import Knowledge
 from services.router.model import ServedModel
 from services.router.view import Candidate, FleetView
 from services.router.watcher import State, Watcher
@@ -16,10 +17,17 @@ from services.router.watcher import State, Watcher
 class Fleet:
     """Watches every instance that discovery names, as long as `run` runs."""
 
-    def __init__(self, discovery: Discovery, config: RouterConfig, model: ServedModel) -> None:
+    def __init__(
+        self,
+        discovery: Discovery,
+        config: RouterConfig,
+        model: ServedModel,
+        knowledge: Knowledge,
+    ) -> None:
         self._discovery = discovery
         self._config = config
         self._model = model
+        self._knowledge = knowledge
         self._watchers: dict[InstanceAddress, Watcher] = {}
         self._tasks: dict[InstanceAddress, asyncio.Task[None]] = {}
         self._changed = asyncio.Event()
@@ -69,7 +77,7 @@ class Fleet:
             self._tasks.pop(address).cancel()
         for address in membership:
             if address not in self._watchers:
-                watcher = Watcher(address, self._config, self._model, self._notify)
+                watcher = Watcher(address, self._config, self._model, self._knowledge, self._notify)
                 self._watchers[address] = watcher
                 self._tasks[address] = tasks.create_task(watcher.run())
         self._notify()

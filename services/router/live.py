@@ -2,15 +2,20 @@
 
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import asdict
 
+from pdserve.kv.layout import KvLayout
 from pdserve.rpc.v1 import router_pb2, types_pb2
 from pdserve.text.detokenizer import Detokenizer
 from services.router.generation import FinishReason, Generation
+from services.router.instance import Dispatch, Instance
 from services.router.ledger import AttemptTimes, Timeline
 from services.router.metrics import RouterMetrics
 from services.router.outbox import Outbox
 from services.router.output import Output
-from services.router.placer import Exclusion, Placement, PlacementRequest
+from services.router.placement.block_names import BlockChain
+from services.router.placer import Exclusion, Objectives, Placement, PlacementRequest, Score
 
 # Enough that a client which reads at all never slows decode down.
 OUTBOX_EVENTS = 64
@@ -38,6 +43,7 @@ class LiveRequest:
         self.output = Output(detokenizer, generation.stops, generation.sampling.min_tokens)
         self.attempts: list[types_pb2.Attempt] = []
         self.exclusions: dict[str, Exclusion] = {}
+        self._blocks = BlockChain()
         self._ref = types_pb2.RequestRef(request_id=generation.request_id)
         self._metrics = metrics
 
@@ -55,10 +61,49 @@ class LiveRequest:
         """Seconds until the deadline."""
         return max(0.0, self.deadline - time.monotonic())
 
+    def objectives(self) -> Objectives:
+        """What is left of the SLO. Only a request that has not been placed yet may be refused."""
+        slo = self.generation.slo
+        ttft_s = None
+        if slo.HasField("ttft_ms") and not self.output.token_ids:
+            ttft_s = self.timeline.received + slo.ttft_ms / 1e3 - time.monotonic()
+        tpot_s = slo.tpot_ms / 1e3 if slo.HasField("tpot_ms") else None
+        return Objectives(ttft_s, tpot_s, hard=slo.hard and not self.attempts)
+
+    def urgency(self) -> types_pb2.Urgency:
+        """How the present attempt ranks in the queue of an instance.
+
+        Whoever has seen tokens already is waiting for the next one: that goes first.
+        """
+        if self.output.token_ids:
+            return types_pb2.Urgency(priority=types_pb2.PRIORITY_HIGH)
+        due_in_s = self.objectives().ttft_s
+        return types_pb2.Urgency(priority=self.generation.priority, due_in_s=due_in_s)
+
     def placement_request(self) -> PlacementRequest:
         """What is to be placed now."""
         return PlacementRequest(
-            self.tokens_to_prefill, self.generation.total_tokens, self.exclusions
+            tokens=self.tokens_to_prefill,
+            total_tokens=self.generation.total_tokens,
+            exclusions=self.exclusions,
+            objectives=self.objectives(),
+            priority=self.urgency().priority,
+            block_names=self._block_names,
+        )
+
+    def _block_names(self, layout: KvLayout) -> Sequence[int]:
+        output = self.output.token_ids
+        prompt = self.generation.prompt_token_ids
+        return self._blocks.names([*prompt, *output] if output else prompt, layout)
+
+    def dispatch(self, instance: Instance) -> AbstractContextManager[Dispatch]:
+        """Counts the present attempt on an instance as long as the context lasts."""
+        chosen = self.attempts[-1].candidates[:1]
+        return instance.dispatch(
+            self.tokens_to_prefill,
+            chosen[0].cached_tokens if chosen else 0,
+            self.urgency().priority,
+            self.objectives(),
         )
 
     def begin_attempt(self, placement: Placement) -> None:
@@ -73,10 +118,17 @@ class LiveRequest:
                 prefill=placement.prefill.name if placement.prefill else "",
                 decode=placement.decode.name,
                 reason=placement.reason,
+                candidates=[_scored(score) for score in placement.scores],
+                considered=placement.considered,
+                decision_s=placement.decision_s,
             )
         )
         if len(self.attempts) == 1:
             self._metrics.queue.observe(now - self.timeline.received)
+
+    def end_attempt(self) -> None:
+        """Notes how long the present attempt took."""
+        self.attempts[-1].elapsed_s = time.monotonic() - self.times.dispatched
 
     def ref(self, incarnation: str) -> types_pb2.RequestRef:
         """Names the present attempt to the instance that is meant."""
@@ -160,3 +212,9 @@ class LiveRequest:
             self._metrics.itl.observe(now - previous)
         times.tokens(now)
         self._metrics.tokens.inc(count)
+
+
+def _scored(score: Score) -> types_pb2.ScoredPlacement:
+    fields = asdict(score)
+    bandwidth = fields.pop("bandwidth")
+    return types_pb2.ScoredPlacement(bandwidth_bytes_per_s=bandwidth, **fields)

@@ -9,6 +9,9 @@ from pdserve.kv.layout import KvLayout
 from pdserve.rpc.v1 import types_pb2
 from services.router.view import Candidate, FleetView
 
+# From the highest; works and columns of a placer are in this order.
+PRIORITIES = (types_pb2.PRIORITY_HIGH, types_pb2.PRIORITY_NORMAL, types_pb2.PRIORITY_LOW)
+
 
 class Rung(StrEnum):
     """A step of the ladder of placements (docs: failure contract)."""
@@ -35,7 +38,7 @@ class Exclusion:
 class Objectives:
     """What is left of a request's SLO: until its first token is due, and between tokens; seconds.
 
-    None: there is none. `hard`: rather refuse it than miss them.
+    None: there is none, or none any more. `hard`: rather refuse the request than miss them.
     """
 
     ttft_s: float | None = None
@@ -97,7 +100,8 @@ class Score:
 class Placement:
     """A decision and why it was taken; `prefill` is None on the local rung.
 
-    `scores` are the best of the `considered` placements, the chosen one first.
+    `scores` are the best of the `considered` placements, the chosen one first; `decision_s` is how
+    long the decision took.
     """
 
     rung: Rung
@@ -106,6 +110,7 @@ class Placement:
     reason: str
     scores: tuple[Score, ...] = ()
     considered: int = 0
+    decision_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

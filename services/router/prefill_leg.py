@@ -99,4 +99,5 @@ class PrefillLeg:
             output_token_ids=self._live.output.token_ids,
             sampling=generation.sampling_message(),
             slo=generation.slo,
+            urgency=self._live.urgency(),
         )

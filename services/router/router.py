@@ -19,11 +19,11 @@ from services.router.explanations import Explanations
 from services.router.fleet import Fleet
 from services.router.http.server import HttpServer
 from services.router.inference import InferenceServicer
+from services.router.knowledge import Knowledge
 from services.router.metrics import RouterMetrics
 from services.router.model import ServedModel
 from services.router.orchestrator import Orchestrator
-from services.router.placement.least_load import LeastLoad
-from services.router.placement.ranked import RankedPlacer
+from services.router.placement.make import make_placer
 from services.router.registry import RequestRegistry
 from services.router.releaser import Releaser
 from services.router.serving import Serving
@@ -48,12 +48,13 @@ class Router:
     ) -> None:
         self._config = config
         self.incarnation = new_incarnation()
-        self.fleet = Fleet(discovery, config, model)
+        knowledge = Knowledge(config)
+        self.fleet = Fleet(discovery, config, model, knowledge)
         self.requests = RequestRegistry(config.max_running)
         self.releaser = Releaser()
         self._metrics = RouterMetrics(collectors)
         self._metrics.watch_instances(self.fleet.count)
-        placer = RankedPlacer(LeastLoad(), colocated=config.colocated)
+        placer = make_placer(config, knowledge, frozenset)
         self._dispatcher = Dispatcher(self.fleet, placer, config.placement_timeout_s)
         orchestrator = Orchestrator(
             self._dispatcher, self.releaser, self._metrics, config.max_attempts

@@ -1,5 +1,6 @@
 """What a placer sees of the fleet: plain data, taken at one moment."""
 
+import math
 from dataclasses import dataclass
 
 from pdserve.kv.layout import KvLayout
@@ -37,7 +38,7 @@ class Load:
     tokens: int
     decoding: int = 0
     waiting_tokens: int = 0
-    free_tokens: int = 0
+    free_tokens: float = math.inf
     tpot_limit_s: float = 0.0
     reported: Works = NO_WORK
     dispatched: Works = NO_WORK

@@ -15,6 +15,7 @@ from pdserve.errors import IncompatibleLayoutError
 from pdserve.rpc.channel import open_channel
 from pdserve.rpc.v1 import decode_pb2_grpc, prefill_pb2_grpc, router_pb2, types_pb2
 from services.router.instance import Instance
+from services.router.knowledge import Knowledge
 from services.router.model import ServedModel
 from services.router.view import Candidate
 
@@ -53,6 +54,7 @@ class Watcher:
         address: InstanceAddress,
         config: RouterConfig,
         model: ServedModel,
+        knowledge: Knowledge,
         on_change: Callable[[], None],
     ) -> None:
         self.address = address
@@ -61,6 +63,7 @@ class Watcher:
         self.instance: Instance | None = None
         self._config = config
         self._model = model
+        self._knowledge = knowledge
         self._on_change = on_change
         self._report: types_pb2.LoadReport | None = None
         self._reported_at = 0.0
@@ -126,7 +129,7 @@ class Watcher:
         self, channel: aio.Channel
     ) -> "aio.UnaryStreamCall[types_pb2.WatchLoadRequest, types_pb2.LoadReport]":
         interval_s = self._config.silence_timeout_s / _REPORTS_PER_SILENCE
-        request = types_pb2.WatchLoadRequest(interval_s=interval_s)
+        request = types_pb2.WatchLoadRequest(interval_s=interval_s, cache=True)
         stub: prefill_pb2_grpc.PrefillAsyncStub | decode_pb2_grpc.DecodeAsyncStub
         if self.address.role == "prefill":
             stub = prefill_pb2_grpc.PrefillStub(channel)
@@ -161,7 +164,7 @@ class Watcher:
             self.instance.update(report)
             return
         self._lose("another incarnation has taken its place")
-        self.instance = Instance(self.address, channel, report)
+        self.instance = Instance(self.address, channel, report, self._knowledge)
 
     def _withdraw(self, state: State, reason: str) -> None:
         self._lose(reason)

@@ -206,7 +206,13 @@ async def bench(prefill: int = 1, decode: int = 1, **options) -> AsyncIterator[B
     for fake in fakes:
         await fake.start()
     metrics = CollectorRegistry()
-    defaults = {"silence_timeout_s": SILENCE_S, "placement_timeout_s": 3.0, "drain_grace_s": 5.0}
+    # By load, which is to say in the order of the list: tests know where a request goes.
+    defaults = {
+        "silence_timeout_s": SILENCE_S,
+        "placement_timeout_s": 3.0,
+        "drain_grace_s": 5.0,
+        "placer": "least_load",
+    }
     config = RouterConfig(**defaults | options)
     members = Members(fakes)
     router = Router(config, tiny_model(), members, metrics)

@@ -1,0 +1,164 @@
+"""All pairs that are weighed for one request, and which of them is the best."""
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from services.router.placement.prediction import Decodes, Floats, Habits, Prefills
+from services.router.placement.sides import Side
+from services.router.placer import Objectives, PlacementRequest, Rung, Score
+
+# Differences that no prediction can tell apart: of a violation, and of a time.
+VIOLATION_SLACK = 0.02
+_TIME_SLACK = 0.02
+_TIME_SLACK_S = 1e-3
+# Decode instances are filled up to this share of the TPOT objective.
+_FULL = 0.9
+_FULL_SLACK = 0.05
+_RUNNERS_UP = 7
+
+Pair = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Pairs:
+    """What is expected of each pair `[p, d]`, or of its prefill `[p]` or decode instance `[d]`.
+
+    `tpot_s` holds the hand-off's share, `total_s` is until the expected end. `violation` is the
+    share by which objectives are missed: the request's own, and the TPOT of those it joins.
+    """
+
+    prefill: Side
+    decode: Side
+    objectives: Objectives
+    expected: Prefills
+    steps: Decodes
+    handoff_s: Floats
+    bandwidth: Floats
+    tpot_s: Floats
+    total_s: Floats
+    violation: Floats
+    usable: NDArray[np.bool_]
+
+    @property
+    def count(self) -> int:
+        """How many pairs can be used."""
+        return int(self.usable.sum())
+
+    def best(self, lot: random.Random) -> Pair:
+        """The pair to take; `lot` decides among equals. There must be one that can be used."""
+        left = self.usable
+        for values, slack in self._criteria():
+            least = values[left].min()
+            left = left & (values <= least + slack)
+        return self._pair(lot.choice(np.flatnonzero(left)))
+
+    def known(self, pair: Pair) -> bool:
+        """Whether the expectation rests on what the two instances cost, not on a guess."""
+        return bool(self.prefill.rows["known"][pair[0]] and self.decode.rows["known"][pair[1]])
+
+    def score(self, pair: Pair, verdict: str) -> Score:
+        """What is expected of one pair."""
+        p, d = pair
+        return Score(
+            rung=Rung.REMOTE,
+            prefill=self.prefill.candidates[p].name,
+            decode=self.decode.candidates[d].name,
+            queue_s=float(self.expected.queue_s[p]),
+            compute_s=float(self.expected.compute_s[p]),
+            ttft_s=float(self.expected.ttft_s[p]),
+            handoff_s=float(self.handoff_s[pair]),
+            bandwidth=float(self.bandwidth[pair]),
+            tpot_s=float(self.tpot_s[pair]),
+            violation=float(self.violation[pair]),
+            cached_tokens=int(self.prefill.cached[p]),
+            verdict=verdict,
+        )
+
+    def runners_up(self, chosen: Pair) -> tuple[Score, ...]:
+        """The next best, the best first, with what they lack beside the chosen one."""
+        rank = np.where(self.usable, self.violation * 1e6 + self.total_s, np.inf)
+        rank[chosen] = np.inf
+        flat = rank.ravel()
+        count = min(_RUNNERS_UP, flat.size)
+        nearest = np.argpartition(flat, count - 1)[:count]
+        order = nearest[np.argsort(flat[nearest])]
+        pairs = [self._pair(each) for each in order if np.isfinite(flat[each])]
+        return tuple(self.score(pair, self._verdict(pair, chosen)) for pair in pairs)
+
+    def _criteria(self) -> Iterator[tuple[Floats, float]]:
+        """What is to be small, the most important first, and which differences do not count."""
+        if self.objectives.any:
+            yield self.violation, VIOLATION_SLACK
+            if self.violation[self.usable].min() <= VIOLATION_SLACK:
+                yield -np.broadcast_to(self.prefill.cached[:, None], self.usable.shape), 0.0
+                if self.objectives.tpot_s is not None:
+                    full = self.tpot_s / (_FULL * self.objectives.tpot_s)
+                    yield np.maximum(0.0, full - 1), VIOLATION_SLACK
+                    step_s = np.broadcast_to(self.steps.step_s, self.usable.shape)
+                    yield -step_s, _FULL_SLACK * float(self.steps.step_s.max())
+        least_s = float(self.total_s[self.usable].min())
+        yield self.total_s, _TIME_SLACK_S + _TIME_SLACK * least_s
+
+    def _verdict(self, pair: Pair, chosen: Pair) -> str:
+        more = self.violation[pair] - self.violation[chosen]
+        if more > VIOLATION_SLACK:
+            return f"misses the objectives by {self.violation[pair]:.0%}"
+        fewer = self.prefill.cached[chosen[0]] - self.prefill.cached[pair[0]]
+        if fewer > 0:
+            return f"has {fewer:.0f} fewer tokens cached"
+        later_s = self.total_s[pair] - self.total_s[chosen]
+        if later_s > _TIME_SLACK_S + _TIME_SLACK * self.total_s[chosen]:
+            return f"would end {later_s * 1e3:.0f} ms later"
+        if self.steps.step_s[pair[1]] < self.steps.step_s[chosen[1]]:
+            return "leaves a fuller decode instance unused"
+        return "as good"
+
+    def _pair(self, flat: int) -> Pair:
+        p, d = np.unravel_index(flat, self.usable.shape)
+        return int(p), int(d)
+
+
+def weigh(
+    request: PlacementRequest,
+    sides: tuple[Side, Side],
+    expected: Prefills,
+    steps: Decodes,
+    handoff_s: Floats,
+    bandwidth: Floats,
+    usable: NDArray[np.bool_],
+    habits: Habits,
+) -> Pairs:
+    """The pairs of two sides with all that is expected of them, for a request with objectives."""
+    prefill, decode = sides
+    gaps = max(1.0, min(habits.output_tokens, request.total_tokens - request.tokens) - 1)
+    tpot_s = steps.step_s + handoff_s / gaps
+    objectives = request.objectives
+    violation = np.maximum(0.0, steps.step_s / decode.rows["tpot_limit"] - 1) + np.zeros_like(
+        tpot_s
+    )
+    if objectives.ttft_s is not None:
+        violation += excess(expected.ttft_s, objectives.ttft_s)[:, None]
+    if objectives.tpot_s is not None:
+        violation += excess(tpot_s, objectives.tpot_s)
+    return Pairs(
+        prefill=prefill,
+        decode=decode,
+        objectives=objectives,
+        expected=expected,
+        steps=steps,
+        handoff_s=handoff_s,
+        bandwidth=bandwidth,
+        tpot_s=tpot_s,
+        total_s=expected.ttft_s[:, None] + tpot_s * gaps,
+        violation=violation,
+        usable=usable,
+    )
+
+
+def excess(seconds: Floats, objective_s: float) -> Floats:
+    """By which share of itself an objective is missed; one that has passed is missed by much."""
+    return np.maximum(0.0, seconds / max(objective_s, 1e-3) - 1)

@@ -1,0 +1,110 @@
+"""What a request has to expect on each instance and of each pair: arrays of seconds.
+
+The formulas of the passes are those of `pdserve.latency.cost`, by which the planner plans.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pdserve.latency.cost import decode_line_s, prefill_s
+from pdserve.rpc.v1 import types_pb2
+from services.router.links import LinkEstimates
+from services.router.placement.columns import Rows, costs, decode_lines
+from services.router.placer import PRIORITIES
+
+Floats = NDArray[np.float64]
+
+# A pair that has no channel yet builds one, as far as computing the prompt does not hide it.
+_COLD_S = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Habits:
+    """What requests have been like lately: tokens of output, and seconds that they decoded."""
+
+    output_tokens: float
+    decode_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Prefills:
+    """By prefill instance `[p]`: seconds until the request's turn, then until its first token."""
+
+    queue_s: Floats
+    compute_s: Floats
+
+    @property
+    def ttft_s(self) -> Floats:
+        """Seconds from now until the first token."""
+        return self.queue_s + self.compute_s
+
+    def __getitem__(self, index: NDArray[np.intp]) -> "Prefills":
+        return Prefills(self.queue_s[index], self.compute_s[index])
+
+
+@dataclass(frozen=True, slots=True)
+class Decodes:
+    """By decode instance `[d]`: seconds of a step with the request in its batch, and seconds that
+    the request waits for blocks or a seat.
+    """
+
+    step_s: Floats
+    admission_s: Floats
+
+
+def prefills(
+    rows: Rows, tokens: int, cached: Floats, priority: types_pb2.Priority.ValueType, now: float
+) -> Prefills:
+    """What `tokens` of which `cached` `[p]` need no computing have to expect of each instance.
+
+    What was reported is being worked off since; of the queue only work that goes first counts.
+    """
+    place = PRIORITIES.index(priority)
+    age_s = np.maximum(0.0, now - rows["reported_at"])
+    reported_s = _work_s(rows, rows["reported"][:, place, 0], rows["reported"][:, place, 1])
+    dispatched = rows["dispatched"][:, place]
+    queue_s = np.maximum(0.0, reported_s - age_s)
+    queue_s = queue_s + _work_s(rows, dispatched[:, 0], dispatched[:, 1])
+    return Prefills(queue_s, _work_s(rows, tokens - cached, tokens**2 - cached**2))
+
+
+def _work_s(rows: Rows, tokens: Floats, squares: Floats) -> Floats:
+    """Seconds of prefill passes over so much work, in batches of the instance's budget."""
+    cost = costs(rows)
+    batches = np.ceil(tokens / rows["batch_tokens"])
+    # One batch costs its base; so does each further one.
+    base_s = prefill_s(cost, 0.0, 0.0)
+    whole = prefill_s(cost, tokens, squares) + (batches - 1) * base_s  # type: ignore[arg-type]
+    return np.asarray(np.where(batches > 0, whole, 0.0))
+
+
+def decodes(rows: Rows, tokens: int, habits: Habits) -> Decodes:
+    """What a request with `tokens` of context has to expect of each instance."""
+    batch = rows["decoding"] + 1
+    context = rows["context"] + tokens
+    lines = decode_lines(rows, batch)
+    step_s = decode_line_s(lines, costs(rows), batch, context)  # type: ignore[arg-type]
+    # Those that decode leave one by one, each with its blocks and its seat.
+    lacking = np.maximum(0.0, rows["waiting"] + tokens + 1 - rows["free"])
+    blocks_s = habits.decode_s * lacking / np.maximum(rows["context"], 1.0)
+    standing = np.maximum(0.0, batch - rows["batch_seqs"])
+    seats_s = habits.decode_s * standing / rows["batch_seqs"]
+    return Decodes(np.asarray(step_s), np.maximum(blocks_s, seats_s))
+
+
+def handoffs(
+    source: Rows, compute_s: Floats, links: LinkEstimates, size_bytes: Floats, admission_s: Floats
+) -> Floats:
+    """Seconds `[p, d]` from the first token until decode has the KV, `size_bytes` `[d]`.
+
+    All groups of layers but the last move while the next is computed, as far as the link keeps up.
+    """
+    groups = source["layer_groups"][:, None]
+    moving_s = size_bytes / links.bytes_per_s
+    hidden_s = compute_s[:, None] * (1 - 1 / groups)
+    seen_s = np.maximum(moving_s - hidden_s, moving_s / groups)
+    others_s = links.in_flight_bytes / links.bytes_per_s
+    cold_s = np.where(links.warm, 0.0, np.maximum(0.0, _COLD_S - compute_s)[:, None])
+    return np.asarray(seen_s + others_s + cold_s + admission_s)

@@ -1,0 +1,201 @@
+"""The placer that predicts: the pair with the least expected violation of the request's SLO.
+
+Among pairs that are expected to meet it, the one that has most of the prompt cached, then the
+fullest decode instance that still does: what stays empty can take the next burst, or be given up.
+A request without an SLO goes where it is expected to end first. Decode computes the prompt itself
+where that takes less than handing it over, or where no pair meets the SLO, but only while those
+that decode there keep their TPOT (chunks among decodes: Sarathi-Serve, OSDI 2024, section 4.2).
+"""
+
+import random
+import time
+from collections.abc import Callable, Sequence, Set
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pdserve.cluster.instance import Role
+from services.router.knowledge import Knowledge
+from services.router.placement.eligible import (
+    able_decodes,
+    able_prefills,
+    cannot_hand_over,
+    mismatch,
+    nobody,
+    overload,
+)
+from services.router.placement.local import Local, best_local
+from services.router.placement.pairs import VIOLATION_SLACK, Pair, Pairs, weigh
+from services.router.placement.prediction import decodes, handoffs, prefills
+from services.router.placement.sides import Side, Sides
+from services.router.placer import Placement, PlacementRequest, Refusal, Rung
+from services.router.view import Candidate, FleetView
+
+# Pairs of incarnations, prefill and decode.
+OpenPairs = Callable[[], Set[tuple[str, str]]]
+
+# Prefill instances that are weighed against every decode instance: the soonest, and of those that
+# have most of the prompt cached.
+_SOONEST = 32
+_BEST_CACHED = 8
+_MIN_RETRY_S = 0.1
+
+
+class Predictive:
+    """Places by what `knowledge` lets expect. `open_pairs` says which pairs must not be used now.
+
+    `lot` decides among placements that are as good as equal, so that several routers, which see the
+    same reports, do not all send to the same instance.
+    """
+
+    def __init__(
+        self,
+        knowledge: Knowledge,
+        open_pairs: OpenPairs,
+        lot: random.Random,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._knowledge = knowledge
+        self._open_pairs = open_pairs
+        self._lot = lot
+        self._clock = clock
+        self._sides = Sides(knowledge)
+
+    def place(self, request: PlacementRequest, view: FleetView) -> Placement | Refusal:
+        """The best placement, or why there is none."""
+        able = able_decodes(request, view)
+        if not able:
+            return Refusal(nobody("decode", view))
+        decode = self._sides.side(Role.DECODE, request, able)
+        local = best_local(request, decode)
+        sources = able_prefills(request, view)
+        pairs = self._pairs(request, sources, decode) if sources else None
+        if pairs is None or not pairs.count:
+            why = self._no_pair(sources, decode.candidates, view)
+            return overload(request, view) or local.placement(why)
+        best = pairs.best(self._lot)
+        if local.has_room and (why := _local_is_better(local, pairs, best)):
+            return local.placement(why)
+        if (
+            request.objectives.hard
+            and pairs.violation[best] > VIOLATION_SLACK
+            and pairs.known(best)
+        ):
+            return self._refusal(pairs, best)
+        return _remote(pairs, best)
+
+    def _pairs(
+        self, request: PlacementRequest, sources: Sequence[Candidate], decode: Side
+    ) -> Pairs:
+        """What is expected of every pair of the shortlist."""
+        everywhere = self._sides.side(Role.PREFILL, request, sources)
+        expected = prefills(
+            everywhere.rows, request.tokens, everywhere.cached, request.priority, self._clock()
+        )
+        short = _shortlist(expected.ttft_s, everywhere.cached)
+        prefill, expected = everywhere.only(short), expected[short]
+        steps = decodes(decode.rows, request.tokens, self._knowledge.habits)
+        links = self._knowledge.links.estimates(prefill.slots, decode.slots)
+        size_bytes = (request.tokens - decode.cached) * decode.rows["token_bytes"]
+        return weigh(
+            request,
+            (prefill, decode),
+            expected,
+            steps,
+            handoffs(prefill.rows, expected.compute_s, links, size_bytes, steps.admission_s),
+            links.bytes_per_s,
+            self._usable(prefill, decode),
+            self._knowledge.habits,
+        )
+
+    def _usable(self, prefill: Side, decode: Side) -> NDArray[np.bool_]:
+        """Which pairs may hand KV over `[p, d]`: they are compatible, and not known to fail."""
+        usable = _compatible(prefill, decode)
+        for source, target in self._open_pairs():
+            rows = [each.incarnation == source for each in prefill.candidates]
+            columns = [each.incarnation == target for each in decode.candidates]
+            usable[np.ix_(rows, columns)] = False
+        return usable
+
+    def _no_pair(
+        self, sources: Sequence[Candidate], targets: Sequence[Candidate], view: FleetView
+    ) -> str:
+        if not sources:
+            return nobody("prefill", view)
+        unlike = cannot_hand_over(sources[0], targets[0])
+        return unlike or "hand-offs fail between every pair"
+
+    def _refusal(self, pairs: Pairs, best: Pair) -> Refusal:
+        """Says at once what a client would else find out too late (DESIGN: the last rung)."""
+        expected = pairs.score(best, "")
+        objectives = pairs.objectives
+        late_s, missed = 0.0, []
+        if objectives.ttft_s is not None and expected.ttft_s > objectives.ttft_s:
+            late_s = expected.ttft_s - objectives.ttft_s
+            missed.append(f"TTFT of {expected.ttft_s:.3g} s misses {objectives.ttft_s:.3g} s")
+        if objectives.tpot_s is not None and expected.tpot_s > objectives.tpot_s:
+            # One of those that decode there has to end.
+            batch = max(1.0, float(pairs.decode.rows["decoding"][best[1]]))
+            late_s = max(late_s, self._knowledge.habits.decode_s / batch)
+            missed.append(f"TPOT of {expected.tpot_s:.3g} s misses {objectives.tpot_s:.3g} s")
+        what = " and ".join(missed) or "those that run already would miss their TPOT"
+        return Refusal(
+            f"on the best of {pairs.count} pairs the expected {what}",
+            overloaded=True,
+            retry_after_s=max(_MIN_RETRY_S, late_s),
+        )
+
+
+def _shortlist(ttft_s: NDArray[np.float64], cached: NDArray[np.float64]) -> NDArray[np.intp]:
+    if len(ttft_s) <= _SOONEST + _BEST_CACHED:
+        return np.arange(len(ttft_s))
+    soonest = np.argpartition(ttft_s, _SOONEST)[:_SOONEST]
+    best_cached = np.argpartition(-cached, _BEST_CACHED)[:_BEST_CACHED]
+    return np.union1d(soonest, best_cached)
+
+
+def _compatible(prefill: Side, decode: Side) -> NDArray[np.bool_]:
+    """Which pairs have layouts that agree `[p, d]`; there are few layouts, and many pairs."""
+    sources = {int(row["layout"]): each.layout for each, row in _first_rows(prefill)}
+    targets = {int(row["layout"]): each.layout for each, row in _first_rows(decode)}
+    usable = np.zeros((len(prefill.candidates), len(decode.candidates)), dtype=bool)
+    for p, source in sources.items():
+        for d, target in targets.items():
+            if not mismatch(source, target):
+                usable |= np.outer(prefill.rows["layout"] == p, decode.rows["layout"] == d)
+    return usable
+
+
+def _first_rows(side: Side) -> list[tuple[Candidate, np.void]]:
+    """One candidate of each layout, with its row."""
+    _, firsts = np.unique(side.rows["layout"], return_index=True)
+    return [(side.candidates[each], side.rows[each]) for each in firsts]
+
+
+def _local_is_better(local: Local, pairs: Pairs, best: Pair) -> str:
+    """Why decode should compute the prompt; empty where it should not."""
+    if local.score.violation + VIOLATION_SLACK < pairs.violation[best]:
+        return "no pair is expected to meet the objectives as well"
+    if local.score.violation <= pairs.violation[best] and local.extra_s <= pairs.handoff_s[best]:
+        return "computing the prompt takes less than handing it over"
+    return ""
+
+
+def _remote(pairs: Pairs, best: Pair) -> Placement:
+    score = pairs.score(best, "chosen")
+    cached = f", {score.cached_tokens} tokens cached" if score.cached_tokens else ""
+    reason = (
+        f"best of {pairs.count} pairs: TTFT {score.ttft_s * 1e3:.0f} ms on {score.prefill}"
+        f" ({score.queue_s * 1e3:.0f} ms queue{cached}), hand-off {score.handoff_s * 1e3:.0f} ms"
+        f" at {score.bandwidth / 1e9:.3g} GB/s, TPOT {score.tpot_s * 1e3:.1f} ms on {score.decode}"
+    )
+    if score.violation > VIOLATION_SLACK:
+        reason += f"; misses the objectives by {score.violation:.0%}"
+    return Placement(
+        Rung.REMOTE,
+        pairs.prefill.candidates[best[0]],
+        pairs.decode.candidates[best[1]],
+        reason,
+        (score, *pairs.runners_up(best)),
+        pairs.count,
+    )

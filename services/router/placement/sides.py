@@ -1,0 +1,67 @@
+"""The instances of one phase that a request may go to, and what they have cached of it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pdserve.cluster.instance import Role
+from services.router.knowledge import Knowledge
+from services.router.placement.columns import Columns, Rows
+from services.router.placer import PlacementRequest
+from services.router.view import Candidate
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """Candidates, and in their order their rows, their slots and their cached tokens `[n]`."""
+
+    candidates: Sequence[Candidate]
+    rows: Rows
+    slots: NDArray[np.intp]
+    cached: NDArray[np.float64]
+
+    def only(self, index: NDArray[np.intp]) -> "Side":
+        """Some of the candidates."""
+        return Side(
+            [self.candidates[each] for each in index],
+            self.rows[index],
+            self.slots[index],
+            self.cached[index],
+        )
+
+
+class Sides:
+    """Makes the side of each role."""
+
+    def __init__(self, knowledge: Knowledge) -> None:
+        self._prefixes = knowledge.prefixes
+        self._columns = {
+            Role.PREFILL: Columns(knowledge.links.prefills),
+            Role.DECODE: Columns(knowledge.links.decodes),
+        }
+
+    def side(self, role: Role, request: PlacementRequest, candidates: Sequence[Candidate]) -> Side:
+        """`candidates`, or those of them on which the request has not failed yet if there are any.
+
+        Only instances that have joined the knowledge may be among them.
+        """
+        fresh = [each for each in candidates if each.incarnation not in request.exclusions]
+        candidates = fresh or candidates
+        rows, slots = self._columns[role].rows(candidates)
+        return Side(candidates, rows, slots, self._cached(role, request, rows, slots))
+
+    def _cached(
+        self, role: Role, request: PlacementRequest, rows: Rows, slots: NDArray[np.intp]
+    ) -> NDArray[np.float64]:
+        cached = np.zeros(len(rows))
+        layouts = self._columns[role].layouts()
+        for number in np.unique(rows["layout"]):
+            layout = layouts[number]
+            names = request.block_names(layout)
+            for slot, blocks in self._prefixes[role].leading_blocks(names).items():
+                holders = (slots == slot) & (rows["layout"] == number)
+                # The last token is always computed: its logits are wanted.
+                cached[holders] = min(blocks * layout.block_size, request.tokens - 1)
+        return cached
