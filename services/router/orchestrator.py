@@ -1,35 +1,46 @@
 """The life of a request: attempts, until one of them brings it to its end."""
 
+import asyncio
 import logging
+import random
 
-from pdserve.errors import OverloadedError, PdserveError, UnavailableError
-from services.router.attempt import run_local, run_remote
-from services.router.dispatcher import RETRY_AFTER_S, Assignment, Dispatcher
-from services.router.failure import AttemptFailed
+from pdserve.errors import PdserveError
+from services.router.attempt import Attempts
+from services.router.dispatcher import Assignment, Dispatcher
+from services.router.failure import AttemptFailed, must_prove_itself
 from services.router.generation import FinishReason
 from services.router.live import LiveRequest
 from services.router.metrics import RouterMetrics
-from services.router.releaser import Releaser
+from services.router.retries import Retries
+from services.router.retry_budget import RetryBudget
 
 log = logging.getLogger(__name__)
+
+# A request that has nowhere else to go waits before it comes back: anything up to a bound that
+# doubles, so that what failed together does not come back together (Brooker, "Exponential Backoff
+# And Jitter", AWS Architecture Blog, 2015).
+_BACKOFF_S = 0.05
+_LONGEST_BACKOFF_S = 1.0
 
 
 class Orchestrator:
     """Carries out the failure contract: what one instance fails, another goes on with.
 
     A further attempt prefills prompt and output so far, and avoids the instances that failed this
-    request. Attempts are bounded in number here, in time by the caller.
+    request. Attempts are bounded in number by `Retries`, in time by the caller.
     """
 
     def __init__(
         self,
         dispatcher: Dispatcher,
-        releaser: Releaser,
+        attempts: Attempts,
+        budget: RetryBudget,
         metrics: RouterMetrics,
         max_attempts: int,
     ) -> None:
         self._dispatcher = dispatcher
-        self._releaser = releaser
+        self._attempts = attempts
+        self._budget = budget
         self._metrics = metrics
         self._max_attempts = max_attempts
 
@@ -44,6 +55,8 @@ class Orchestrator:
             live.outbox.close()
 
     async def _attempt_until_done(self, live: LiveRequest) -> FinishReason:
+        self._budget.deposit()
+        retries = Retries(self._budget, self._max_attempts, self._metrics)
         while True:
             assignment = await self._assign(live)
             live.begin_attempt(assignment.placement)
@@ -53,12 +66,15 @@ class Orchestrator:
                 self._note_failure(live, assignment, failure)
                 if (reason := live.reason_to_end()) is not None:
                     return reason
-                if error := self._error_that_ends(live, failure):
+                if error := retries.error_that_ends(live, failure):
                     raise error from failure
 
     async def _assign(self, live: LiveRequest) -> Assignment:
         try:
             assignment = await self._dispatcher.assign(live.placement_request())
+            if _comes_back(live, assignment):
+                await asyncio.sleep(_backoff_s(len(live.attempts)))
+                assignment = await self._dispatcher.assign(live.placement_request())
         except PdserveError:
             self._metrics.attempt("reject")
             raise
@@ -66,9 +82,12 @@ class Orchestrator:
         return assignment
 
     async def _attempt(self, live: LiveRequest, assignment: Assignment) -> FinishReason:
-        if assignment.prefill is None:
-            return await run_local(live, assignment.decode)
-        return await run_remote(live, assignment.prefill, assignment.decode, self._releaser)
+        try:
+            if assignment.prefill is None:
+                return await self._attempts.local(live, assignment.decode)
+            return await self._attempts.remote(live, assignment.prefill, assignment.decode)
+        finally:
+            live.end_attempt()
 
     def _note_failure(
         self, live: LiveRequest, assignment: Assignment, failure: AttemptFailed
@@ -87,12 +106,12 @@ class Orchestrator:
             },
         )
 
-    def _error_that_ends(self, live: LiveRequest, failure: AttemptFailed) -> PdserveError | None:
-        if error := failure.final_error():
-            return error
-        if len(live.attempts) < self._max_attempts:
-            return None
-        text = f"gave up after {len(live.attempts)} attempts; the last failed: {failure}"
-        overloaded = all(isinstance(each.error, OverloadedError) for each in failure.failures)
-        kind = OverloadedError if overloaded else UnavailableError
-        return kind(text, retry_after_s=RETRY_AFTER_S)
+
+def _comes_back(live: LiveRequest, assignment: Assignment) -> bool:
+    """Whether the request goes where it has failed, for want of another place."""
+    chosen = [each for each in (assignment.prefill, assignment.decode) if each]
+    return any(must_prove_itself(live.exclusions, each) for each in chosen)
+
+
+def _backoff_s(attempts: int) -> float:
+    return random.uniform(0, min(_LONGEST_BACKOFF_S, _BACKOFF_S * 2**attempts))

@@ -862,6 +862,7 @@ class Attempt(_message.Message):
     CANDIDATES_FIELD_NUMBER: _builtins.int
     CONSIDERED_FIELD_NUMBER: _builtins.int
     DECISION_S_FIELD_NUMBER: _builtins.int
+    ELAPSED_S_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     rung: _builtins.str
     """"remote" (prefill on P, decode on D) or "local" (both on D)."""
@@ -874,6 +875,8 @@ class Attempt(_message.Message):
     considered: _builtins.int
     """How many placements were weighed, and how long that took."""
     decision_s: _builtins.float
+    elapsed_s: _builtins.float
+    """From its placement until it ended; 0 while it runs."""
     @_builtins.property
     def candidates(self) -> _containers.RepeatedCompositeFieldContainer[Global___ScoredPlacement]:
         """The best placements that were weighed, the chosen one first."""
@@ -891,10 +894,11 @@ class Attempt(_message.Message):
         candidates: _abc.Iterable[Global___ScoredPlacement] | None = ...,
         considered: _builtins.int = ...,
         decision_s: _builtins.float = ...,
+        elapsed_s: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cached_tokens", b"cached_tokens", "candidates", b"candidates", "considered", b"considered", "decision_s", b"decision_s", "decode", b"decode", "failure", b"failure", "number", b"number", "prefill", b"prefill", "reason", b"reason", "rung", b"rung"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cached_tokens", b"cached_tokens", "candidates", b"candidates", "considered", b"considered", "decision_s", b"decision_s", "decode", b"decode", "elapsed_s", b"elapsed_s", "failure", b"failure", "number", b"number", "prefill", b"prefill", "reason", b"reason", "rung", b"rung"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
