@@ -27,14 +27,15 @@ class RenewedChannel:
         # Channels that are closing, with the tasks that close them.
         self._old: dict[aio.Channel, asyncio.Task[None]] = {}
 
-    def renew(self) -> aio.Channel:
-        """The channel for calls that begin now, opened anew if that is needed."""
+    def renew(self) -> bool:
+        """Opens the channel anew if that is needed; says whether it was."""
         newest = self._newest()
-        if newest != self._client:
-            self._retire(self.current)
-            self._client = newest
-            self.current = open_channel(self._address, newest)
-        return self.current
+        if newest == self._client:
+            return False
+        self._retire(self.current)
+        self._client = newest
+        self.current = open_channel(self._address, newest)
+        return True
 
     async def close(self) -> None:
         """Ends every call."""

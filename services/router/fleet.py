@@ -6,6 +6,7 @@ from collections import Counter
 from pdserve.cluster.discovery import Discovery
 from pdserve.cluster.instance import InstanceAddress, Role
 from pdserve.config import RouterConfig
+from pdserve.rpc.tls_identity import TlsIdentity
 from pdserve.rpc.v1 import router_pb2
 from services.router.instance import Instance
 from services.router.knowledge import Knowledge
@@ -23,11 +24,13 @@ class Fleet:
         config: RouterConfig,
         model: ServedModel,
         knowledge: Knowledge,
+        tls: TlsIdentity | None,
     ) -> None:
         self._discovery = discovery
         self._config = config
         self._model = model
         self._knowledge = knowledge
+        self._tls = tls
         self._watchers: dict[InstanceAddress, Watcher] = {}
         self._tasks: dict[InstanceAddress, asyncio.Task[None]] = {}
         self._changed = asyncio.Event()
@@ -77,7 +80,9 @@ class Fleet:
             self._tasks.pop(address).cancel()
         for address in membership:
             if address not in self._watchers:
-                watcher = Watcher(address, self._config, self._model, self._knowledge, self._notify)
+                watcher = Watcher(
+                    address, self._config, self._model, self._knowledge, self._tls, self._notify
+                )
                 self._watchers[address] = watcher
                 self._tasks[address] = tasks.create_task(watcher.run())
         self._notify()

@@ -63,8 +63,7 @@ class Instance:
         self.incarnation = report.info.incarnation
         self.knowledge = knowledge
         self.layout = layout_from_proto(report.info.layout)
-        self.prefill: PrefillAsyncStub = prefill_pb2_grpc.PrefillStub(channel)
-        self.decode: DecodeAsyncStub = decode_pb2_grpc.DecodeStub(channel)
+        self.connect(channel)
         self._info = report.info
         self._limits = Limits(
             batch_tokens=report.info.max_batch_tokens,
@@ -78,6 +77,11 @@ class Instance:
         self._candidate: Candidate | None = None
         knowledge.join(address, self.incarnation)
         self.update(report)
+
+    def connect(self, channel: aio.Channel) -> None:
+        """Takes another channel for calls that begin now."""
+        self.prefill: PrefillAsyncStub = prefill_pb2_grpc.PrefillStub(channel)
+        self.decode: DecodeAsyncStub = decode_pb2_grpc.DecodeStub(channel)
 
     def update(self, report: types_pb2.LoadReport) -> None:
         """Takes over a newer report of the same incarnation."""

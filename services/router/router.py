@@ -12,6 +12,7 @@ from pdserve.cluster.discovery import Discovery
 from pdserve.config import RouterConfig
 from pdserve.process import new_incarnation
 from pdserve.rpc.server import RpcServer
+from pdserve.rpc.tls_identity import door_identity, link_identity
 from pdserve.rpc.v1 import router_pb2, router_pb2_grpc
 from pdserve.tasks import task_group
 from services.router.dispatcher import Dispatcher
@@ -49,7 +50,8 @@ class Router:
         self._config = config
         self.incarnation = new_incarnation()
         knowledge = Knowledge(config)
-        self.fleet = Fleet(discovery, config, model, knowledge)
+        links, door = link_identity(config), door_identity(config)
+        self.fleet = Fleet(discovery, config, model, knowledge, links)
         self.requests = RequestRegistry(config.max_running)
         self.releaser = Releaser()
         self._metrics = RouterMetrics(collectors)
@@ -60,8 +62,9 @@ class Router:
             self._dispatcher, self.releaser, self._metrics, config.max_attempts
         )
         self._keys = ApiKeys(Path(config.api_keys)) if config.api_keys else None
+        self._followed = [each for each in (self._keys, links, door) if each]
         names = [each.full_name for each in router_pb2.DESCRIPTOR.services_by_name.values()]
-        self._server = RpcServer(config.host, config.port, names)
+        self._server = RpcServer(config.host, config.port, names, door)
         self.address = self._server.address
         self.name = config.name or f"router-{self._server.port}"
         serving = Serving(
@@ -77,7 +80,9 @@ class Router:
         servicer = InferenceServicer(serving, self._keys)
         self._server.register(router_pb2_grpc.add_InferenceServicer_to_server, servicer)
         self.http = (
-            HttpServer(config, model, serving, self._keys, collectors) if config.http else None
+            HttpServer(config, model, serving, self._keys, collectors, door)
+            if config.http
+            else None
         )
 
     async def serve(self, stop: asyncio.Event, on_listening: Callable[[], None]) -> None:
@@ -85,7 +90,7 @@ class Router:
         async with task_group() as tasks:
             watching = tasks.create_task(self.fleet.run())
             reporting = tasks.create_task(self._report_health())
-            following = tasks.create_task(self._follow_keys())
+            following = tasks.create_task(self._follow_files())
             try:
                 await self._server.start()
                 if self.http:
@@ -104,9 +109,10 @@ class Router:
             watching.cancel()
             following.cancel()
 
-    async def _follow_keys(self) -> None:
-        if self._keys:
-            await self._keys.follow()
+    async def _follow_files(self) -> None:
+        async with task_group() as tasks:
+            for each in self._followed:
+                tasks.create_task(each.follow())
 
     async def _report_health(self) -> None:
         """SERVING as long as some placement is possible."""

@@ -12,7 +12,9 @@ from grpc import aio
 from pdserve.cluster.instance import InstanceAddress, Role
 from pdserve.config import RouterConfig
 from pdserve.errors import IncompatibleLayoutError
-from pdserve.rpc.channel import open_channel
+from pdserve.rpc.handshake import handshake_failure
+from pdserve.rpc.renewed_channel import RenewedChannel
+from pdserve.rpc.tls_identity import TlsIdentity
 from pdserve.rpc.v1 import decode_pb2_grpc, prefill_pb2_grpc, router_pb2, types_pb2
 from services.router.instance import Instance
 from services.router.knowledge import Knowledge
@@ -55,6 +57,7 @@ class Watcher:
         config: RouterConfig,
         model: ServedModel,
         knowledge: Knowledge,
+        tls: TlsIdentity | None,
         on_change: Callable[[], None],
     ) -> None:
         self.address = address
@@ -64,17 +67,20 @@ class Watcher:
         self._config = config
         self._model = model
         self._knowledge = knowledge
+        self._tls = tls
         self._on_change = on_change
         self._report: types_pb2.LoadReport | None = None
         self._reported_at = 0.0
 
     async def run(self) -> None:
         """Watches until it is cancelled."""
-        async with open_channel(self.address.address) as channel:
+        grace_s = self._config.request_timeout_s
+        async with RenewedChannel(self.address.address, self._tls, grace_s) as channel:
             try:
                 while True:
-                    await self._follow_one_stream(channel)
+                    await self._follow_one_stream(channel.current)
                     await asyncio.sleep(_RECONNECT_PAUSE_S)
+                    self._renew(channel)
             finally:
                 self._lose("the router no longer watches it")
 
@@ -108,9 +114,15 @@ class Watcher:
                 role = self.address.role
                 self._withdraw(State.DOWN, f"it is listed as {role}, but does not serve {role}")
             elif error.code() is not grpc.StatusCode.DEADLINE_EXCEEDED:
-                self._enter(State.DOWN, error.details() or error.code().name)
+                self._enter(State.DOWN, self._explain(error))
         if self.instance and time.monotonic() >= self._silent_at():
             self._lose(f"no report for {self._config.silence_timeout_s:g} s")
+
+    def _renew(self, channel: RenewedChannel) -> None:
+        """Takes new certificates where a connection may have to be made; one that works stays."""
+        in_doubt = self.state in (State.DOWN, State.SILENT)
+        if in_doubt and channel.renew() and self.instance:
+            self.instance.connect(channel.current)
 
     async def _follow(self, channel: aio.Channel) -> None:
         call = self._open(channel)
@@ -165,6 +177,10 @@ class Watcher:
             return
         self._lose("another incarnation has taken its place")
         self.instance = Instance(self.address, channel, report, self._knowledge)
+
+    def _explain(self, error: aio.AioRpcError) -> str:
+        details = error.details() or error.code().name
+        return handshake_failure(details, self._tls.client if self._tls else None) or details
 
     def _withdraw(self, state: State, reason: str) -> None:
         self._lose(reason)

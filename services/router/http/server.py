@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry
 from pdserve.api_keys import ApiKeys
 from pdserve.config import RouterConfig
 from pdserve.rpc.server import check_port_is_free, join_host_port
+from pdserve.rpc.tls_identity import TlsIdentity
 from services.router.http.authentication import authentication
 from services.router.http.errors import answer_errors
 from services.router.http.generation import WRITE_TIMEOUT_S, GenerationEndpoints
@@ -32,10 +33,10 @@ _silent.setLevel(logging.CRITICAL + 1)
 
 
 class HttpServer:
-    """OpenAI's API over HTTP/1.1 on the event loop of the router.
+    """OpenAI's API over HTTP/1.1 on the event loop of the router; with `tls` over HTTPS alone.
 
-    `url` is http://host:port with the port that was really bound. Raises `ConfigError` where it is
-    in use.
+    `url` is http(s)://host:port with the port that was really bound. Raises `ConfigError` where it
+    is in use.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class HttpServer:
         serving: Serving,
         keys: ApiKeys | None,
         collectors: CollectorRegistry,
+        tls: TlsIdentity | None = None,
     ) -> None:
         middlewares = [answer_errors, authentication(keys)]
         app = web.Application(middlewares=middlewares, client_max_size=config.max_body_bytes)
@@ -60,12 +62,15 @@ class HttpServer:
         )
         self._socket = _bound_socket(config.host, config.http_port)
         self.port: int = self._socket.getsockname()[1]
-        self.url = f"http://{join_host_port(config.host, self.port)}"
+        self._tls = tls.http_context() if tls else None
+        scheme = "https" if tls else "http"
+        self.url = f"{scheme}://{join_host_port(config.host, self.port)}"
 
     async def start(self) -> None:
         """Accepts connections."""
         await self._runner.setup()
-        await web.SockSite(self._runner, self._socket, backlog=_BACKLOG).start()
+        site = web.SockSite(self._runner, self._socket, ssl_context=self._tls, backlog=_BACKLOG)
+        await site.start()
 
     async def stop(self) -> None:
         """Takes no further connection, lets answers that are complete leave, and cuts the rest."""
