@@ -7,6 +7,7 @@ from typing import Protocol
 from pdserve.engine.events import Admitted, Event, Sampled
 from pdserve.engine.sampler import SampledToken
 from pdserve.kv.blocks import BlockCounts
+from pdserve.kv.cache_log import CacheLog
 from pdserve.kv.prefix import HashChain
 from pdserve.sampling import SamplingParams
 from pdserve.scheduling import sequence as seq
@@ -99,6 +100,11 @@ class Engine:
         After a step that found nothing (all blocks are held, say) only a command changes that.
         """
         return self._scheduler.has_work and not self._stalled
+
+    @property
+    def cache_log(self) -> CacheLog:
+        """What the prefix cache gains and loses, to be followed from any thread."""
+        return self._scheduler.pool.log
 
     def load(self) -> EngineLoad:
         """A snapshot of what there is to do and of the blocks."""

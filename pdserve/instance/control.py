@@ -7,6 +7,7 @@ from grpc import aio
 
 from pdserve.errors import InvalidRequestError
 from pdserve.instance.instance import Instance
+from pdserve.kv.cache_log import MAX_READING, CacheReader
 from pdserve.rpc.v1 import types_pb2
 
 # Reports follow changes, but not more often than this.
@@ -36,11 +37,15 @@ class Control:
         _check_seconds("interval_s", request.interval_s)
         host = self._instance.host
         interval_s = request.interval_s or self._report_interval_s
+        cache = CacheReader(host.cache_log) if request.cache else None
         while True:
             change = host.change  # before the report: what happens while it is written counts
-            await context.write(self._instance.report())
+            report = self._instance.report()
+            behind = cache is not None and _add_cache(report, cache)
+            await context.write(report)
             await asyncio.sleep(MIN_REPORT_GAP_S)
-            await host.changed(interval_s - MIN_REPORT_GAP_S, change)
+            if not behind:
+                await host.changed(interval_s - MIN_REPORT_GAP_S, change)
 
     async def drain(self, request: types_pb2.DrainRequest) -> types_pb2.DrainResponse:
         """Stops taking requests; running ones finish within the grace."""
@@ -51,6 +56,15 @@ class Control:
             incarnation=self._instance.info.incarnation,
             running_requests=self._instance.host.requests,
         )
+
+
+def _add_cache(report: types_pb2.LoadReport, reader: CacheReader) -> bool:
+    """Adds what the prefix cache has gained and lost; returns whether that was not all of it."""
+    if change := reader.read():
+        report.cache.reset = change.reset
+        report.cache.added.extend(change.added)
+        report.cache.removed.extend(change.removed)
+    return len(change.added) + len(change.removed) >= MAX_READING
 
 
 def _check_seconds(field: str, value: float) -> None:

@@ -32,6 +32,7 @@ class EventStream:
 
     def __init__(self) -> None:
         self.admitted = False
+        self.sampled = False  # its first token: what it waited for is computed, or has landed
         self._events: asyncio.Queue[Event | UnavailableError] = asyncio.Queue()
 
     def put(self, event: Event | UnavailableError) -> None:
@@ -76,6 +77,7 @@ class EngineHost:
         self._change = asyncio.Event()
         self._thread = EngineThread(engine, self._deliver, self._fail)
         self._thread.start()
+        self.cache_log = engine.cache_log
         self.failure: asyncio.Future[BaseException] = self._loop.create_future()
 
     @property
@@ -139,7 +141,7 @@ class EngineHost:
 
     @property
     def change(self) -> asyncio.Event:
-        """Is set when requests come, are admitted, go or have been freed the next time."""
+        """Is set when requests come, are admitted, yield a first token, go or are freed next."""
         return self._change
 
     async def changed(self, timeout_s: float, change: asyncio.Event | None = None) -> None:
@@ -207,6 +209,9 @@ class EngineHost:
                 continue  # cancelled while the step ran
             if isinstance(event, Admitted):
                 stream.admitted = True
+                self.notify()
+            elif not stream.sampled:
+                stream.sampled = True
                 self.notify()
             stream.put(event)
 

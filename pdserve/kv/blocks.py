@@ -4,6 +4,7 @@ from collections import OrderedDict, deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from pdserve.kv.cache_log import MIN_LOG, CacheLog
 from pdserve.kv.prefix import BlockHash
 
 
@@ -23,11 +24,12 @@ class BlockPool:
     A block is *free*; *active*, owned by one or more sequences; *cached*, owned by none but with
     known content, so that it can be shared again or evicted, least recently used first; or
     *quarantined*, owned by none while bytes of an aborted transfer may still move: it is not
-    reused until its quarantine is settled. One thread uses a pool.
+    reused until its quarantine is settled. One thread uses a pool; other threads may follow `log`.
     """
 
     def __init__(self, num_blocks: int, *, prefix_cache: bool = True) -> None:
         self.num_blocks = num_blocks
+        self.log = CacheLog(max(MIN_LOG, num_blocks))
         self._prefix_cache = prefix_cache
         self._free = deque(range(num_blocks))
         self._owners: list[set[str]] = [set() for _ in range(num_blocks)]
@@ -92,6 +94,7 @@ class BlockPool:
         if self._prefix_cache and name not in self._by_hash and block not in self._hash_of:
             self._hash_of[block] = name
             self._by_hash[name] = block
+            self.log.added(name)
 
     def release(self, blocks: Iterable[int], owner: str) -> None:
         """Ends `owner`'s ownership; blocks without owners become cached or free.
@@ -143,5 +146,7 @@ class BlockPool:
 
     def _evict(self) -> int:
         block, _ = self._cached.popitem(last=False)
-        del self._by_hash[self._hash_of.pop(block)]
+        name = self._hash_of.pop(block)
+        del self._by_hash[name]
+        self.log.removed(name)
         return block

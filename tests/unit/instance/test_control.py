@@ -13,6 +13,8 @@ from pdserve.instance.control import Control
 from pdserve.instance.engine_host import EngineHost
 from pdserve.instance.instance import Instance, TransferCounts
 from pdserve.instance.requests import RequestLimits
+from pdserve.kv.cache_log import MAX_READING, short_name
+from pdserve.kv.prefix import HashChain
 from pdserve.rpc.v1 import types_pb2
 from pdserve.scheduling.urgency import Priority, Urgency
 
@@ -108,6 +110,53 @@ async def test_a_report_says_what_work_is_queued_and_which_objective_is_strictes
         assert report.waiting_tokens == 25
         assert report.tpot_limit_s == 0.25
         runner.gate.release(20)
+
+
+async def test_who_asks_for_it_hears_what_the_prefix_cache_holds_and_then_what_changes(
+    host, runner
+):
+    runner.gate.release(100)
+    prompt = list(range(9))  # two full blocks
+    names = {short_name(name) for name in HashChain("tokens", 4).upto(prompt, 8)}
+    with host.request(a_request("r", prompt, max_tokens=1)) as events:
+        await events.next()
+        await events.next()
+    watcher, known = Watcher(), set()
+    call = a_control(host).watch_load(types_pb2.WatchLoadRequest(cache=True), watcher)
+    watching = asyncio.create_task(call)
+    first = await watcher.arriving()
+    assert first.cache.reset
+    known = set(first.cache.added)
+    assert known == names
+    with host.request(a_request("s", range(20, 29), max_tokens=1)):
+        watcher.take()
+        while len(known) < 4:
+            report = await watcher.arriving()
+            assert not report.cache.reset
+            known |= set(report.cache.added)
+            watcher.take()
+    watching.cancel()
+    await asyncio.gather(watching, return_exceptions=True)
+    assert names < known
+
+
+async def test_who_does_not_ask_hears_nothing_of_the_prefix_cache(watcher):
+    assert not (await watcher.arriving()).HasField("cache")
+
+
+async def test_a_large_cache_is_told_in_reports_that_follow_at_once(host):
+    for number in range(2 * MAX_READING + 1):
+        host.cache_log.added(number.to_bytes(16, "little"))
+    watcher = Watcher()
+    call = a_control(host).watch_load(types_pb2.WatchLoadRequest(cache=True), watcher)
+    watching = asyncio.create_task(call)
+    counts = []
+    for _ in range(3):
+        counts.append(len((await watcher.arriving()).cache.added))
+        watcher.take()
+    watching.cancel()
+    await asyncio.gather(watching, return_exceptions=True)
+    assert counts == [MAX_READING, MAX_READING, 1]
 
 
 @pytest.mark.parametrize("seconds", [-1.0, math.nan, math.inf, 3601.0])
