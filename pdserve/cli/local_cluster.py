@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 
@@ -21,6 +22,8 @@ from pdserve.errors import ConfigError, UnavailableError
 from pdserve.options import to_flags
 from pdserve.rpc.channel import open_channel
 from pdserve.rpc.errors import translated
+from pdserve.rpc.tls import ClientTls
+from pdserve.rpc.tls_identity import door_client, link_client
 from pdserve.rpc.v1 import router_pb2, router_pb2_grpc
 from pdserve.tasks import task_group
 
@@ -221,7 +224,7 @@ class LocalCluster:
             threads=options.threads or self._fair_threads(),
         )
         address = f"{LOOPBACK}:{port}"
-        self._add(role, name, address, to_flags(config))
+        self._add(role, name, address, to_flags(config), partial(link_client, config))
         return {"role": role, "address": address, "name": name}
 
     def _add_router(self, instances: Path) -> None:
@@ -236,11 +239,21 @@ class LocalCluster:
             instances=str(instances),
         )
         reachable = LOOPBACK if host in ("0.0.0.0", "::") else host
-        self._add("router", ROUTER, f"{reachable}:{port}", to_flags(config))
+        address = f"{reachable}:{port}"
+        self._add("router", ROUTER, address, to_flags(config), partial(door_client, config))
 
-    def _add(self, role: str, name: str, address: str, flags: list[str]) -> None:
+    def _add(
+        self,
+        role: str,
+        name: str,
+        address: str,
+        flags: list[str],
+        tls: Callable[[], ClientTls | None],
+    ) -> None:
         words = self._command_of(role, *flags)
-        self._recipes[name] = lambda: ServiceProcess(role, name, address, words, self._on_line)
+        self._recipes[name] = lambda: ServiceProcess(
+            role, name, address, words, self._on_line, tls()
+        )
 
     def _reserve(self, host: str, port: int, *, option: str = "port") -> int:
         self._ports.append(ReservedPort(host, port, option=option))
@@ -268,7 +281,7 @@ class LocalCluster:
     async def _wait_until_found(self, names: Sequence[str]) -> None:
         """Polls the router until it says that the instances among `names` are up."""
         wanted = {self.processes[name].address for name in names if name != ROUTER}
-        channel = open_channel(self.router_address)
+        channel = open_channel(self.router_address, door_client(self.spec.router))
         metadata = self._credentials()
         try:
             stub = router_pb2_grpc.InferenceStub(channel)

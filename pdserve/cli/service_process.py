@@ -16,6 +16,7 @@ from pdserve.errors import UnavailableError
 from pdserve.options import PREFIX
 from pdserve.rpc.channel import open_channel
 from pdserve.rpc.server import SERVING
+from pdserve.rpc.tls import ClientTls
 
 _TAIL_LINES = 20
 _LINE_BYTES = 1 << 20
@@ -35,8 +36,8 @@ class State(StrEnum):
 class ServiceProcess:
     """A child that runs `command`, prints a line that starts with "ready" and serves gRPC health.
 
-    `address` is where its gRPC server will listen. `on_line(self, line)` gets each line that the
-    child writes to stderr. Whoever calls `start` calls `stop`.
+    `address` is where its gRPC server will listen, over TLS where `tls` is given. `on_line(self,
+    line)` gets each line that the child writes to stderr. Whoever calls `start` calls `stop`.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class ServiceProcess:
         address: str,
         command: Sequence[str],
         on_line: "Callable[[ServiceProcess, str], None]",
+        tls: ClientTls | None = None,
     ) -> None:
         self.role = role
         self.name = name
@@ -56,6 +58,7 @@ class ServiceProcess:
         self.stderr_tail: deque[str] = deque(maxlen=_TAIL_LINES)
         self._command = tuple(command)
         self._on_line = on_line
+        self._tls = tls
         self._process: asyncio.subprocess.Process | None = None
         self._supervision: asyncio.Task[None] | None = None
         self._announced = asyncio.Event()
@@ -172,7 +175,7 @@ class ServiceProcess:
 
     async def _watch_health(self) -> None:
         await self._announced.wait()
-        channel = open_channel(self.address)
+        channel = open_channel(self.address, self._tls)
         try:
             stub = health_pb2_grpc.HealthStub(channel)
             while True:

@@ -16,6 +16,7 @@ from pdserve.cli.cluster_view import important_lines, processes_table, watching_
 from pdserve.cli.local_cluster import LOOPBACK, ROUTER, ClusterSpec, LocalCluster
 from pdserve.cli.planned_cluster import planned_cluster_spec
 from pdserve.cli.terminal import output_console
+from pdserve.config import RouterConfig
 from pdserve.errors import ConfigError
 from pdserve.rpc.server import check_port_is_free
 
@@ -101,9 +102,18 @@ def _announce(cluster: LocalCluster) -> None:
     console.print(processes_table(cluster.processes))
     address = cluster.router_address
     flag = "" if address == f"{LOOPBACK}:{DEFAULT_PORT}" else f" --router {address}"
+    flag += _tls_flags(cluster.spec.router)
     if cluster.http_url:
         console.print(f"OpenAI API at {cluster.http_url}/v1", markup=False, highlight=False)
     console.print(f'router at {address}; ask it with: pdserve generate{flag} "Hello"', markup=False)
+
+
+def _tls_flags(router: RouterConfig) -> str:
+    """What a client needs to know of the router's certificate, as far as it is known here."""
+    if router.tls_door_cert:
+        return " --tls-ca FILE"
+    name = f" --tls-server-name {router.tls_server_name}" if router.tls_server_name else ""
+    return f" --tls-ca {router.tls_ca}{name}" if router.tls_ca else ""
 
 
 async def _until_nothing_serves(cluster: LocalCluster, console: Console) -> None:

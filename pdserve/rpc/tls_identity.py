@@ -114,6 +114,11 @@ def link_identity(config: InstanceConfig | RouterConfig) -> TlsIdentity | None:
     return TlsIdentity(files)
 
 
+def link_client(config: InstanceConfig | RouterConfig) -> ClientTls | None:
+    """For a caller that shows itself as the process would; None: plain. Raises `ConfigError`."""
+    return ClientTls.read(config.tls_ca, config.tls_cert, config.tls_key, config.tls_server_name)
+
+
 def door_identity(config: RouterConfig) -> TlsIdentity | None:
     """For connections of clients to the router; None: they are plain. Raises `ConfigError`."""
     files = _door_files(config)
