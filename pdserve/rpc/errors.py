@@ -30,9 +30,11 @@ _CODES: dict[type[errors.PdserveError], grpc.StatusCode] = {
     errors.DeadlineError: grpc.StatusCode.DEADLINE_EXCEEDED,
     errors.UnknownRequestError: grpc.StatusCode.NOT_FOUND,
 }
-_BY_REASON = {
-    kind.reason: kind for kind in (*errors.PdserveError.__subclasses__(), errors.EngineError)
-}
+_KINDS: list[type[errors.PdserveError]] = [
+    *errors.PdserveError.__subclasses__(),
+    errors.EngineError,
+]
+_BY_REASON = {kind.reason: kind for kind in _KINDS}
 _BY_CODE = {
     grpc.StatusCode.INVALID_ARGUMENT: errors.InvalidRequestError,
     grpc.StatusCode.RESOURCE_EXHAUSTED: errors.OverloadedError,

@@ -2,60 +2,90 @@
 
 import asyncio
 from collections.abc import Coroutine
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
+from services.router.breakers import Breakers
 from services.router.decode_leg import DecodeLeg
-from services.router.failure import AttemptFailed, InstanceFailure, guard
+from services.router.failure import AttemptFailed, InstanceFailure, lost
 from services.router.generation import FinishReason
+from services.router.guard import guard
 from services.router.handoff import Handoff
 from services.router.instance import Instance
 from services.router.live import LiveRequest
 from services.router.prefill_leg import PrefillLeg
 from services.router.releaser import Releaser
 
+_T = TypeVar("_T")
 _Part = Coroutine[Any, Any, FinishReason | None]
 
 
-async def run_remote(
-    live: LiveRequest, prefill: Instance, decode: Instance, releaser: Releaser
-) -> FinishReason:
-    """Prefill on one instance, decode on another; returns why the generation ended.
+class Attempts:
+    """Runs attempts, and tells the breakers how their hand-offs went.
 
-    Raises `AttemptFailed`. Whatever happens, both calls are over at the end and prefill is told to
-    free what it may still hold.
+    `look_every_s` is how often it is checked that an instance has not forgotten its request.
     """
-    handoff = Handoff()
-    first = PrefillLeg(live, prefill, handoff)
-    second = DecodeLeg(live, decode, handoff)
-    try:
-        with (
-            prefill.dispatch(live.tokens_to_prefill) as to_prefill,
-            decode.dispatch(live.tokens_to_prefill) as to_decode,
-        ):
-            return await _first_result(
-                first.run(to_prefill),
-                second.run(to_decode),
-                _guard_until_handed_off(prefill, handoff),
-                guard(decode),
-            )
-    finally:
-        if first.transfer_id:
-            releaser.release(prefill, live.ref(prefill.incarnation), first.transfer_id)
 
+    def __init__(self, releaser: Releaser, breakers: Breakers, look_every_s: float) -> None:
+        self._releaser = releaser
+        self._breakers = breakers
+        self._look_every_s = look_every_s
 
-async def run_local(live: LiveRequest, decode: Instance) -> FinishReason:
-    """Both phases on one instance; returns why the generation ended. Raises `AttemptFailed`."""
-    leg = DecodeLeg(live, decode, Handoff.none())
-    with decode.dispatch(live.tokens_to_prefill) as dispatch:
-        return await _first_result(leg.run(dispatch), guard(decode))
+    async def remote(self, live: LiveRequest, prefill: Instance, decode: Instance) -> FinishReason:
+        """Prefill on one instance, decode on another; returns why the generation ended.
 
-
-async def _guard_until_handed_off(prefill: Instance, handoff: Handoff) -> None:
-    try:
-        await guard(prefill)
-    except InstanceFailure:
-        if not handoff.done:
+        Raises `AttemptFailed`. Whatever happens, both calls are over at the end and prefill is told
+        to free what it may still hold.
+        """
+        pair = prefill.incarnation, decode.incarnation
+        handoff = Handoff(partial(self._breakers.succeeded, *pair))
+        first = PrefillLeg(live, prefill, handoff)
+        second = DecodeLeg(live, decode, handoff)
+        try:
+            with live.dispatch(prefill) as to_prefill, live.dispatch(decode) as to_decode:
+                return await _first_result(
+                    _until_handed_off(_unless_cut(first.run(to_prefill), prefill), handoff),
+                    _unless_cut(second.run(to_decode), decode),
+                    _until_handed_off(guard(live, prefill, self._look_every_s), handoff),
+                    guard(live, decode, self._look_every_s),
+                )
+        except AttemptFailed as failure:
+            if failure.of_hand_off:
+                self._breakers.failed(*pair)
             raise
+        finally:
+            if first.transfer_id:
+                ref = live.ref(prefill.incarnation)
+                self._releaser.release(prefill, ref, first.transfer_id)
+
+    async def local(self, live: LiveRequest, decode: Instance) -> FinishReason:
+        """Both phases on one instance; returns why the generation ended. Raises `AttemptFailed`."""
+        leg = DecodeLeg(live, decode, Handoff.none())
+        with live.dispatch(decode) as dispatch:
+            return await _first_result(
+                _unless_cut(leg.run(dispatch), decode), guard(live, decode, self._look_every_s)
+            )
+
+
+async def _until_handed_off(part: Coroutine[Any, Any, _T], handoff: Handoff) -> _T | None:
+    """What prefill does: once the hand-off is done, nothing depends on it."""
+    try:
+        return await part
+    except InstanceFailure:
+        if handoff.done:
+            return None
+        raise
+
+
+async def _unless_cut(call: Coroutine[Any, Any, _T], instance: Instance) -> _T:
+    """The result of a call that its server may cut: it ends as if it had been cancelled here."""
+    try:
+        return await call
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        raise lost(instance, "it cut the call") from None
 
 
 async def _first_result(*parts: _Part) -> FinishReason:
@@ -68,12 +98,10 @@ async def _first_result(*parts: _Part) -> FinishReason:
         pending = set(tasks)
         while pending:
             done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
-            # A call ends as if cancelled when its channel closes; the guard then tells why.
-            ended = [task for task in done if not task.cancelled()]
-            for task in ended:
+            for task in done:
                 if task.exception() is None and (reason := task.result()) is not None:
                     return reason
-            _raise_failures([error for task in ended if (error := task.exception())])
+            _raise_failures([error for task in done if (error := task.exception())])
         raise AssertionError("the decode leg ends with a result or a failure")
     finally:
         for task in tasks:

@@ -81,7 +81,7 @@ class DecodeLeg:
         times.kv_ready = time.monotonic()
         times.transfer_s = kv_ready.transfer_s
         times.transfer_bytes = kv_ready.bytes
-        self._handoff.kv_landed = True
+        self._handoff.land()
         self._flight.close()
         source = self._handoff.source.result()
         if source is not None:

@@ -1,15 +1,21 @@
 """What may go wrong with an attempt, whose fault it is, and what the next attempt avoids."""
 
 import time
+from collections.abc import Mapping
 
+import grpc
 from grpc import aio
 
 from pdserve import errors
 from pdserve.errors import PdserveError
-from pdserve.rpc.errors import from_rpc_error
+from pdserve.rpc.errors import from_rpc_error, sent_detail
 from services.router.instance import Instance
 from services.router.placer import Exclusion
 
+# The cause of a failure that the instance itself did not live to report.
+LOST = "lost"
+# The cause of one that answered what makes no sense.
+PROTOCOL = "protocol"
 # Another instance would answer the same.
 _FINAL = (errors.InvalidRequestError, errors.DeadlineError)
 # Decode reports these when it could not get the KV: the fault may be on either side.
@@ -19,6 +25,9 @@ _SHARED = (
     errors.StaleIncarnationError,
     errors.IncompatibleLayoutError,
 )
+# Of those, the ones that the way between the two is to blame for, and not what either has to do.
+_HAND_OFF = (errors.TransferError, errors.IncompatibleLayoutError)
+_CUT = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
 _ANY_REPORT = float("-inf")
 _NO_REPORT = float("inf")
 
@@ -41,6 +50,12 @@ class AttemptFailed(Exception):  # noqa: N818 - the request may go on
         self.failures = failures
         self.cause = failures[0].cause
 
+    @property
+    def of_hand_off(self) -> bool:
+        """Whether the KV did not get through although both instances live."""
+        alive = all(failure.cause != LOST for failure in self.failures)
+        return alive and any(isinstance(each.error, _HAND_OFF) for each in self.failures)
+
     def final_error(self) -> PdserveError | None:
         """The error that ends the request, if another attempt cannot help."""
         return next((each.error for each in self.failures if isinstance(each.error, _FINAL)), None)
@@ -55,13 +70,21 @@ class AttemptFailed(Exception):  # noqa: N818 - the request may go on
 
 def rpc_failure(instance: Instance, error: aio.AioRpcError) -> InstanceFailure:
     """The failure of `instance` that ended one of its calls."""
+    if error.code() in _CUT and sent_detail(error) is None:
+        # Not the instance says so but gRPC, whose connection to it is gone.
+        return lost(instance, error.details() or "its connection broke")
     return InstanceFailure(instance, from_rpc_error(error))
 
 
-async def guard(instance: Instance) -> None:
-    """Runs until `instance` is lost, then raises its `InstanceFailure`."""
-    reason = await instance.lost()
-    raise InstanceFailure(instance, errors.UnavailableError(f"lost: {reason}"), "lost")
+def lost(instance: Instance, reason: str) -> InstanceFailure:
+    """The failure of an instance that is gone, or as good as gone."""
+    return InstanceFailure(instance, errors.UnavailableError(f"lost: {reason}"), LOST)
+
+
+def must_prove_itself(exclusions: Mapping[str, Exclusion], instance: Instance) -> bool:
+    """Whether an attempt failed on `instance` that it was to blame for."""
+    exclusion = exclusions.get(instance.incarnation)
+    return exclusion is not None and exclusion.until_report_after != _ANY_REPORT
 
 
 def _exclusions(failure: InstanceFailure, prefill: Instance | None) -> dict[str, Exclusion]:

@@ -1,6 +1,7 @@
 """What the two legs of an attempt tell each other."""
 
 import asyncio
+from collections.abc import Callable
 
 from pdserve.rpc.v1 import types_pb2
 
@@ -9,13 +10,15 @@ class Handoff:
     """The passing of one request from prefill to decode.
 
     Decode may open once `source` is known, and may deliver tokens once `first_token_out` is set: it
-    can be ahead of prefill's own message with the first token.
+    can be ahead of prefill's own message with the first token. `on_landed` is called as soon as
+    decode has the KV.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, on_landed: Callable[[], None] = lambda: None) -> None:
         self.source: asyncio.Future[types_pb2.KvSource | None] = asyncio.Future()
         self.first_token_out = asyncio.Event()
         self.kv_landed = False
+        self._on_landed = on_landed
 
     @classmethod
     def none(cls) -> "Handoff":
@@ -24,6 +27,11 @@ class Handoff:
         handoff.source.set_result(None)
         handoff.first_token_out.set()
         return handoff
+
+    def land(self) -> None:
+        """Decode has the KV."""
+        self.kv_landed = True
+        self._on_landed()
 
     @property
     def done(self) -> bool:

@@ -24,6 +24,11 @@ class Outbox:
         if self._events.qsize() >= self._limit:
             self._room.clear()
 
+    @property
+    def full(self) -> bool:
+        """Whether the client has yet to read before more is taken."""
+        return not self._room.is_set()
+
     async def drain(self) -> None:
         """Returns when fewer than `limit` events wait."""
         await self._room.wait()

@@ -15,6 +15,11 @@ from pdserve.rpc.server import RpcServer
 from pdserve.rpc.tls_identity import door_identity, link_identity
 from pdserve.rpc.v1 import router_pb2, router_pb2_grpc
 from pdserve.tasks import task_group
+from services.router.admission.door import Door
+from services.router.attempt import Attempts
+from services.router.breakers import Breakers
+from services.router.canaries import Canaries
+from services.router.canary import Canary
 from services.router.dispatcher import Dispatcher
 from services.router.explanations import Explanations
 from services.router.fleet import Fleet
@@ -27,6 +32,7 @@ from services.router.orchestrator import Orchestrator
 from services.router.placement.make import make_placer
 from services.router.registry import RequestRegistry
 from services.router.releaser import Releaser
+from services.router.retry_budget import RetryBudget
 from services.router.serving import Serving
 
 _HEALTH_PAUSE_S = 0.05
@@ -52,14 +58,30 @@ class Router:
         knowledge = Knowledge(config)
         links, door = link_identity(config), door_identity(config)
         self.fleet = Fleet(discovery, config, model, knowledge, links)
-        self.requests = RequestRegistry(config.max_running)
+        self.requests = RequestRegistry(config.max_running + config.max_queued)
         self.releaser = Releaser()
         self._metrics = RouterMetrics(collectors)
         self._metrics.watch_instances(self.fleet.count)
-        placer = make_placer(config, knowledge, frozenset)
+        self._door = Door(config, self._metrics)
+        self.breakers = Breakers(config.breaker_failures, config.breaker_cooldown_s)
+        self._metrics.watch_breakers(self.breakers.count)
+        placer = make_placer(config, knowledge, self.breakers.open_pairs)
         self._dispatcher = Dispatcher(self.fleet, placer, config.placement_timeout_s)
+        attempts = Attempts(self.releaser, self.breakers, config.silence_timeout_s)
         orchestrator = Orchestrator(
-            self._dispatcher, self.releaser, self._metrics, config.max_attempts
+            self._dispatcher,
+            attempts,
+            RetryBudget(config.retry_share),
+            self._metrics,
+            config.max_attempts,
+        )
+        self._canaries = Canaries(
+            config,
+            self.fleet,
+            knowledge.links,
+            self.breakers,
+            Canary(model, config.canary_tokens, attempts, self.breakers),
+            self._metrics,
         )
         self._keys = ApiKeys(Path(config.api_keys)) if config.api_keys else None
         self._followed = [each for each in (self._keys, links, door) if each]
@@ -74,6 +96,7 @@ class Router:
             self._dispatcher,
             orchestrator,
             self.requests,
+            self._door,
             self._metrics,
             Explanations(config.explain_requests, self.name),
         )
@@ -90,6 +113,7 @@ class Router:
         async with task_group() as tasks:
             watching = tasks.create_task(self.fleet.run())
             reporting = tasks.create_task(self._report_health())
+            trying = tasks.create_task(self._canaries.run())
             following = tasks.create_task(self._follow_files())
             try:
                 await self._server.start()
@@ -98,6 +122,7 @@ class Router:
                 on_listening()
                 await stop.wait()
                 reporting.cancel()
+                trying.cancel()
                 await self._drain()
             finally:
                 await self._server.stop(0)
@@ -128,6 +153,7 @@ class Router:
 
     async def _drain(self) -> None:
         self.requests.close()
+        self._door.close()
         await self._server.set_serving(False)
         await self._until_idle(self._config.drain_grace_s)
 

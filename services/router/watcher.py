@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Callable
 from enum import StrEnum
@@ -16,9 +17,11 @@ from pdserve.rpc.handshake import handshake_failure
 from pdserve.rpc.renewed_channel import RenewedChannel
 from pdserve.rpc.tls_identity import TlsIdentity
 from pdserve.rpc.v1 import decode_pb2_grpc, prefill_pb2_grpc, router_pb2, types_pb2
+from pdserve.tasks import task_group
 from services.router.instance import Instance
 from services.router.knowledge import Knowledge
 from services.router.model import ServedModel
+from services.router.patience import NO_SLO, Patience, longest_step_s
 from services.router.view import Candidate
 
 log = logging.getLogger(__name__)
@@ -26,8 +29,6 @@ log = logging.getLogger(__name__)
 # Bounds the life of one stream, so that nothing which went wrong with it can last.
 _STREAM_LIFE_S = 600.0
 _RECONNECT_PAUSE_S = 0.1
-# Reports asked for within one silence timeout: one that is late must not look like silence.
-_REPORTS_PER_SILENCE = 4
 _ROLES = {Role.PREFILL: types_pb2.ROLE_PREFILL, Role.DECODE: types_pb2.ROLE_DECODE}
 
 
@@ -45,8 +46,8 @@ class State(StrEnum):
 class Watcher:
     """Watches one address; `instance` is who listens there now, None while nobody usable does.
 
-    What runs on an instance is told of its loss when no report came for `silence_timeout_s`, when a
-    step exceeds `step_timeout_s`, and when another incarnation reports from the same address. A
+    What runs on an instance is told of its loss when no report came, or a step has not ended, for
+    longer than `Patience` bears, and when another incarnation reports from the same address. A
     broken stream alone is no loss: it only takes the instance out of placement, for the calls of
     running requests share the connection and fail by themselves if it is cut.
     """
@@ -69,6 +70,12 @@ class Watcher:
         self._knowledge = knowledge
         self._tls = tls
         self._on_change = on_change
+        self._patience = Patience(
+            config.silence_floor_s, config.silence_timeout_s, config.step_timeout_s
+        )
+        self._opened_at = 0.0
+        # Beyond which the step that was last found stuck is so.
+        self._stuck_s = math.inf
         self._report: types_pb2.LoadReport | None = None
         self._reported_at = 0.0
 
@@ -116,7 +123,7 @@ class Watcher:
             elif error.code() is not grpc.StatusCode.DEADLINE_EXCEEDED:
                 self._enter(State.DOWN, self._explain(error))
         if self.instance and time.monotonic() >= self._silent_at():
-            self._lose(f"no report for {self._config.silence_timeout_s:g} s")
+            self._lose(f"no report for {time.monotonic() - self._reported_at:.1f} s")
 
     def _renew(self, channel: RenewedChannel) -> None:
         """Takes new certificates where a connection may have to be made; one that works stays."""
@@ -125,23 +132,31 @@ class Watcher:
             self.instance.connect(channel.current)
 
     async def _follow(self, channel: aio.Channel) -> None:
+        """Returns at the end of a stream; raises `TimeoutError` at the end of the patience."""
         call = self._open(channel)
-        try:
-            reports = aiter(call)
-            while True:
-                async with asyncio.timeout(self._patience()):
-                    report = await anext(reports, None)
-                if report is None:
-                    return
-                self._observe(channel, report)
-        finally:
-            call.cancel()
+        self._opened_at = time.monotonic()
+        async with task_group() as group:
+            silence = group.create_task(self._until_silent())
+            try:
+                async for report in call:
+                    self._observe(channel, report)
+            finally:
+                call.cancel()
+                silence.cancel()
+
+    async def _until_silent(self) -> None:
+        """Raises `TimeoutError` when no report has come for too long.
+
+        How long that is changes with the requests on the instance, so it looks again and again.
+        """
+        while (left_s := self._silent_at() - time.monotonic()) > 0:  # noqa: ASYNC110
+            await asyncio.sleep(min(left_s, self._patience.interval_s))
+        raise TimeoutError
 
     def _open(
         self, channel: aio.Channel
     ) -> "aio.UnaryStreamCall[types_pb2.WatchLoadRequest, types_pb2.LoadReport]":
-        interval_s = self._config.silence_timeout_s / _REPORTS_PER_SILENCE
-        request = types_pb2.WatchLoadRequest(interval_s=interval_s, cache=True)
+        request = types_pb2.WatchLoadRequest(interval_s=self._patience.interval_s, cache=True)
         stub: prefill_pb2_grpc.PrefillAsyncStub | decode_pb2_grpc.DecodeAsyncStub
         if self.address.role == "prefill":
             stub = prefill_pb2_grpc.PrefillStub(channel)
@@ -149,14 +164,12 @@ class Watcher:
             stub = decode_pb2_grpc.DecodeStub(channel)
         return stub.WatchLoad(request, timeout=_STREAM_LIFE_S)
 
-    def _patience(self) -> float:
-        """How long the next report may take, in seconds."""
-        if self.instance is None:
-            return max(self._config.connect_timeout_s, self._config.silence_timeout_s)
-        return max(0.0, self._silent_at() - time.monotonic())
-
     def _silent_at(self) -> float:
-        return self._reported_at + self._config.silence_timeout_s
+        """When whoever listens there is given up if it says nothing more."""
+        if self.instance:
+            return self._reported_at + self._patience.silence_s(*self.instance.strictest_slo())
+        patience_s = max(self._config.connect_timeout_s, self._config.silence_timeout_s)
+        return max(self._opened_at, self._reported_at) + patience_s
 
     def _observe(self, channel: aio.Channel, report: types_pb2.LoadReport) -> None:
         self._report = report
@@ -164,12 +177,25 @@ class Watcher:
         if report.info.model not in self._model.names:
             text = f"its model is {report.info.model}, the router's is {self._model.id}"
             self._withdraw(State.DOWN, text)
-        elif report.step_age_s > self._config.step_timeout_s:
+        elif self._is_stuck(report):
             self._withdraw(State.SILENT, f"its step has not ended for {report.step_age_s:.1f} s")
         else:
             self._meet(channel, report)
             self._enter(State.DRAINING if report.draining else State.UP, "")
         self._on_change()
+
+    def _is_stuck(self, report: types_pb2.LoadReport) -> bool:
+        """Whether a step takes too long. It stays so until that step ends, although those whose
+        objectives made it so are gone from then on.
+        """
+        if report.step_age_s <= self._patience.shortest_step_s:
+            self._stuck_s = math.inf
+            return False
+        slo = self.instance.strictest_slo() if self.instance else NO_SLO
+        bound_s = min(self._stuck_s, self._patience.step_s(*slo, longest_step_s(report)))
+        stuck = report.step_age_s > bound_s
+        self._stuck_s = bound_s if stuck else math.inf
+        return stuck
 
     def _meet(self, channel: aio.Channel, report: types_pb2.LoadReport) -> None:
         if self.instance and self.instance.incarnation == report.info.incarnation:

@@ -212,6 +212,7 @@ async def bench(prefill: int = 1, decode: int = 1, **options) -> AsyncIterator[B
         "placement_timeout_s": 3.0,
         "drain_grace_s": 5.0,
         "placer": "least_load",
+        "canary_interval_s": 0.0,
     }
     config = RouterConfig(**defaults | options)
     members = Members(fakes)
