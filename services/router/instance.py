@@ -170,7 +170,7 @@ class Instance:
             load=load,
             reported_at=self._reported_at,
             limits=self._limits,
-            cost=self.knowledge.cost(report),
+            cost=self.knowledge.cost(self.role, report),
         )
 
 

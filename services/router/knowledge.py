@@ -1,5 +1,7 @@
 """What the router has learned of the fleet from its reports and from the requests so far."""
 
+import math
+
 from pdserve.cluster.instance import InstanceAddress, Role
 from pdserve.cluster.topology import Distance
 from pdserve.config import RouterConfig
@@ -12,6 +14,8 @@ from services.router.placement.prefix_index import PrefixIndex
 
 # Before any request has ended: a short answer.
 _FIRST_HABITS = Habits(output_tokens=128.0, decode_s=5.0)
+# Nobody has computed a prompt yet: decode is not asked to.
+_NEVER = PrefillCost(math.inf, 0.0, 0.0)
 # Weight of the newest request in the averages.
 _NEWEST = 0.02
 
@@ -33,6 +37,8 @@ class Knowledge:
         }
         self.habits = _FIRST_HABITS
         self._profile: Profile | None = read_profile(config.profile) if config.profile else None
+        # What prefill costs lately, wherever it was learned: decode instances seldom do it.
+        self._prefill = _NEVER
 
     def join(self, address: InstanceAddress, incarnation: str) -> None:
         """Makes room for what will be learned of an instance."""
@@ -51,14 +57,20 @@ class Knowledge:
         index.remove(incarnation, changes.removed)
         index.add(incarnation, changes.added)
 
-    def cost(self, report: types_pb2.LoadReport) -> InstanceCost | None:
-        """What the passes of an instance cost: by the profile, else as it has learned; None: that
-        is not known yet.
+    def cost(self, role: Role, report: types_pb2.LoadReport) -> InstanceCost | None:
+        """What the passes of an instance cost: by the profile, else as it has learned; None: what
+        its role does is not known yet.
         """
         layout = report.info.layout
         if self._profile and (layout.tp, layout.pp) in self._profile.parallelisms():
             return self._profile.instance(layout.tp, layout.pp)
-        return learned_cost(report)
+        cost = report.cost
+        if cost.prefill_steps:
+            self._prefill = PrefillCost(
+                cost.prefill_base_s, cost.prefill_per_token_s, cost.prefill_per_square_s
+            )
+        steps = cost.prefill_steps if role is Role.PREFILL else cost.decode_steps
+        return _learned(cost, self._prefill) if steps else None
 
     def ended(self, output_tokens: int, decode_s: float) -> None:
         """A request has had its last token, `decode_s` after its first."""
@@ -69,26 +81,17 @@ class Knowledge:
         )
 
 
-def learned_cost(report: types_pb2.LoadReport) -> InstanceCost | None:
-    """What an instance says that its passes cost; None while it does not know.
-
-    What it has not done yet costs it nothing, as far as it says: prefill instances do not decode.
-    """
-    if not report.HasField("cost"):
-        return None
-    cost = report.cost
+def _learned(cost: types_pb2.LearnedCost, prefill: PrefillCost) -> InstanceCost:
+    """The cost of one rank: whatever an instance is made of, it has learned its own passes."""
     decode = DecodeCost(
         cost.decode_base_s, cost.decode_per_context_token_s, cost.decode_per_sequence_s
     )
     return InstanceCost(
         tp=1,
         pp=1,
-        prefill=PrefillCost(
-            cost.prefill_base_s, cost.prefill_per_token_s, cost.prefill_per_square_s
-        ),
+        prefill=prefill,
         decode=decode,
         decode_large=decode,
         large_from=1 << 30,
-        kv_tokens=sum((report.blocks.free, report.blocks.active, report.blocks.cached))
-        * report.info.layout.block_size,
+        kv_tokens=1,
     )

@@ -24,17 +24,10 @@ Slot = NDArray[np.intp]
 # What the expectation weighs: less than the KV of a hundred tokens of most models.
 _PRIOR_BYTES = 1 << 20
 _FIRST_CAPACITY = 16
-# Of a pair: the evidence as of `at`, the expectation, how many transfers, the bytes under way.
-_PAIR = np.dtype(
-    [
-        ("bytes", "f8"),
-        ("seconds", "f8"),
-        ("at", "f8"),
-        ("prior", "f8"),
-        ("transfers", "i8"),
-        ("in_flight", "f8"),
-    ]
-)
+# What is kept of a pair: the evidence as of a moment, the expectation, how many transfers there
+# were, and the bytes under way.
+_BYTES, _SECONDS, _AT, _PRIOR, _TRANSFERS, _IN_FLIGHT = range(6)
+_KEPT = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +66,7 @@ class Links:
         self._places: dict[str, Topology] = {}
         self.prefills = Slots()
         self.decodes = Slots()
-        self._pairs = np.zeros((_FIRST_CAPACITY, _FIRST_CAPACITY), _PAIR)
+        self._pairs = np.zeros((_KEPT, _FIRST_CAPACITY, _FIRST_CAPACITY))
 
     def join(self, role: Role, incarnation: str, place: Topology) -> None:
         """Makes the pairs of an instance that has been found."""
@@ -100,12 +93,12 @@ class Links:
         if pair is None or size_bytes <= 0 or seconds <= 0:
             return
         now = self._clock()
-        link = self._pairs[pair]
-        kept = 0.5 ** ((now - link["at"]) / self._half_life_s)
-        link["bytes"] = link["bytes"] * kept + size_bytes
-        link["seconds"] = link["seconds"] * kept + seconds
-        link["at"] = now
-        link["transfers"] += 1
+        link = self._pairs[:, pair[0], pair[1]]
+        kept = 0.5 ** ((now - link[_AT]) / self._half_life_s)
+        link[_BYTES] = link[_BYTES] * kept + size_bytes
+        link[_SECONDS] = link[_SECONDS] * kept + seconds
+        link[_AT] = now
+        link[_TRANSFERS] += 1
 
     @contextmanager
     def in_flight(self, prefill: str, decode: str, size_bytes: float) -> Iterator[None]:
@@ -114,43 +107,42 @@ class Links:
         if pair is None:
             yield
             return
-        self._pairs[pair]["in_flight"] += size_bytes
+        self._pairs[_IN_FLIGHT][pair] += size_bytes
         try:
             yield
         finally:
             # Another pair may have taken the place, or the same one have begun anew.
             if pair == self._pair(prefill, decode):
-                link = self._pairs[pair]
-                link["in_flight"] = max(0.0, link["in_flight"] - size_bytes)
+                left = self._pairs[_IN_FLIGHT][pair] - size_bytes
+                self._pairs[_IN_FLIGHT][pair] = max(0.0, left)
 
     def estimates(self, prefills: Slot, decodes: Slot) -> LinkEstimates:
         """What is expected now between the instances with these slots."""
-        links = self._pairs[np.ix_(prefills, decodes)]
-        kept = np.exp2((links["at"] - self._clock()) / self._half_life_s)
-        seconds = _PRIOR_BYTES / links["prior"] + links["seconds"] * kept
-        bytes_per_s = (_PRIOR_BYTES + links["bytes"] * kept) / seconds
-        return LinkEstimates(bytes_per_s, links["in_flight"], links["transfers"] > 0)
+        links = self._pairs[:, prefills[:, None], decodes]
+        kept = np.exp2((links[_AT] - self._clock()) / self._half_life_s)
+        seconds = _PRIOR_BYTES / links[_PRIOR] + links[_SECONDS] * kept
+        bytes_per_s = (_PRIOR_BYTES + links[_BYTES] * kept) / seconds
+        return LinkEstimates(bytes_per_s, links[_IN_FLIGHT], links[_TRANSFERS] > 0)
 
     def idle_pairs(self, older_than_s: float, limit: int = 64) -> list[tuple[str, str]]:
         """At most `limit` pairs that nobody has measured for so long: those that never were first,
         the near ones before the far ones, then those measured longest ago.
         """
         links = self._present()
-        idle = (links["transfers"] == 0) | (self._clock() - links["at"] >= older_than_s)
+        idle = (links[_TRANSFERS] == 0) | (self._clock() - links[_AT] >= older_than_s)
         rows, columns = np.nonzero(idle)
-        found = links[rows, columns]
-        order = np.lexsort((-found["prior"], found["at"]))[:limit]
+        order = np.lexsort((-links[_PRIOR][idle], links[_AT][idle]))[:limit]
         return [self._names(int(rows[each]), int(columns[each])) for each in order]
 
     def states(self, limit: int) -> list[LinkState]:
         """At most `limit` pairs over which KV has moved."""
         now = self._clock()
-        rows, columns = np.nonzero(self._present()["transfers"])
+        rows, columns = np.nonzero(self._present()[_TRANSFERS])
         states = []
         for each in range(min(len(rows), limit)):
             prefill, decode = self._names(int(rows[each]), int(columns[each]))
             pair = self.prefills[prefill], self.decodes[decode]
-            link = self._pairs[pair]
+            link = self._pairs[:, pair[0], pair[1]]
             estimate = self.estimates(np.array(pair[:1]), np.array(pair[1:]))
             states.append(
                 LinkState(
@@ -158,17 +150,17 @@ class Links:
                     decode=decode,
                     distance=self._places[prefill].distance(self._places[decode]),
                     bytes_per_s=float(estimate.bytes_per_s[0, 0]),
-                    transfers=int(link["transfers"]),
-                    age_s=now - float(link["at"]),
+                    transfers=int(link[_TRANSFERS]),
+                    age_s=now - float(link[_AT]),
                 )
             )
         return states
 
-    def _present(self) -> "NDArray[np.void]":
+    def _present(self) -> Floats:
         """The pairs of the instances that are there, in the order of `items`."""
-        rows = [slot for _, slot in self.prefills.items()]
-        columns = [slot for _, slot in self.decodes.items()]
-        return self._pairs[np.ix_(rows, columns)] if rows and columns else self._pairs[:0, :0]
+        rows = np.array([slot for _, slot in self.prefills.items()], dtype=np.intp)
+        columns = np.array([slot for _, slot in self.decodes.items()], dtype=np.intp)
+        return self._pairs[:, rows[:, None], columns]
 
     def _names(self, row: int, column: int) -> tuple[str, str]:
         return self.prefills.items()[row][0], self.decodes.items()[column][0]
@@ -179,16 +171,16 @@ class Links:
         return self.prefills[prefill], self.decodes[decode]
 
     def _clear(self, row: int, column: int, distance: Distance) -> None:
-        self._pairs[row, column] = np.zeros((), _PAIR)
-        self._pairs[row, column]["prior"] = self._priors[distance]
+        self._pairs[:, row, column] = 0.0
+        self._pairs[_PRIOR, row, column] = self._priors[distance]
 
     def _grow(self) -> None:
         """Makes room for the highest slots."""
-        rows, columns = self._pairs.shape
-        wanted = (_capacity(rows, self.prefills), _capacity(columns, self.decodes))
-        if wanted != (rows, columns):
-            larger = np.zeros(wanted, _PAIR)
-            larger[:rows, :columns] = self._pairs
+        _, rows, columns = self._pairs.shape
+        wanted = (_KEPT, _capacity(rows, self.prefills), _capacity(columns, self.decodes))
+        if wanted != self._pairs.shape:
+            larger = np.zeros(wanted)
+            larger[:, :rows, :columns] = self._pairs
             self._pairs = larger
 
 

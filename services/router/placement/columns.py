@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pdserve.kv.layout import KvLayout
 from pdserve.latency.cost import DecodeCost, InstanceCost, PrefillCost
 from services.router.placement.slots import Slots
-from services.router.view import Candidate
+from services.router.view import Candidate, Works
 
 Rows = NDArray[np.void]
 
@@ -30,37 +30,39 @@ GUESS = InstanceCost(
     kv_tokens=1,
 )
 # Where an instance does not state its budget or its bounds.
-_BATCH_TOKENS = 2048
+BATCH_TOKENS = 2048
 _UNBOUNDED = 1e12
 
-_ROW = np.dtype(
-    [
-        ("reported_at", "f8"),
-        # Work by priority, from the highest down to and with each: tokens, squares.
-        ("reported", "f8", (3, 2)),
-        ("dispatched", "f8", (3, 2)),
-        ("decoding", "f8"),
-        ("context", "f8"),
-        ("waiting", "f8"),
-        ("free", "f8"),
-        ("tpot_limit", "f8"),
-        ("batch_tokens", "f8"),
-        ("batch_seqs", "f8"),
-        ("layer_groups", "f8"),
-        ("layout", "i8"),
-        ("block_size", "f8"),
-        ("token_bytes", "f8"),
-        ("known", "?"),
-        # The fields of InstanceCost, line by line.
-        ("prefill", "f8", 3),
-        ("decode", "f8", 3),
-        ("decode_large", "f8", 3),
-        ("large_from", "f8"),
-        ("pp", "f8"),
-        ("prefill_stage", "f8"),
-        ("dispatch", "f8", 2),
-    ]
+# All are numbers of one kind: a row is written as one flat sequence.
+_FIELDS: Sequence[tuple[str, int | tuple[int, int]]] = (
+    ("reported_at", 1),
+    # Work by priority, from the highest down to and with each: tokens, squares.
+    ("reported", (3, 2)),
+    ("dispatched", (3, 2)),
+    ("decoding", 1),
+    ("context", 1),
+    ("waiting", 1),
+    ("free", 1),
+    ("tpot_limit", 1),
+    ("batch_tokens", 1),
+    ("batch_seqs", 1),
+    ("layer_groups", 1),
+    ("layout", 1),
+    ("block_size", 1),
+    ("token_bytes", 1),
+    # Whether the costs below are known.
+    ("known", 1),
+    # The fields of InstanceCost, line by line.
+    ("prefill", 3),
+    ("decode", 3),
+    ("decode_large", 3),
+    ("large_from", 1),
+    ("pp", 1),
+    ("prefill_stage", 1),
+    ("dispatch", 2),
 )
+_ROW = np.dtype([(name, "f8", shape) if shape != 1 else (name, "f8") for name, shape in _FIELDS])
+_WIDTH = _ROW.itemsize // 8
 
 
 class Columns:
@@ -68,8 +70,8 @@ class Columns:
 
     def __init__(self, slots: Slots) -> None:
         self._slots = slots
-        self._table = np.zeros(16, _ROW)
-        self._written: list[Candidate | None] = [None] * 16
+        self._table = np.zeros((0, _WIDTH))
+        self._written: list[Candidate | None] = []
         self._layouts: dict[KvLayout, int] = {}
         self._typical = GUESS
 
@@ -82,14 +84,14 @@ class Columns:
             if self._written[slot] is not candidate:
                 self._write(slot, candidate)
         index = np.array(slots, dtype=np.intp)
-        return self._table[index], index
+        return self._table[index].view(_ROW)[:, 0], index
 
     def layouts(self) -> Sequence[KvLayout]:
         """Every layout that was seen, by the number in the column `layout`."""
         return list(self._layouts)
 
     def _grow(self, capacity: int) -> None:
-        larger = np.zeros(capacity, _ROW)
+        larger = np.zeros((capacity, _WIDTH))
         larger[: len(self._table)] = self._table
         self._written += [None] * (capacity - len(self._table))
         self._table = larger
@@ -99,33 +101,39 @@ class Columns:
             self._typical = candidate.cost
         cost = candidate.cost or self._typical
         load, limits, layout = candidate.load, candidate.limits, candidate.layout
-        reported = [(work.tokens, work.squares) for work in load.reported]
-        dispatched = [(work.tokens, work.squares) for work in load.dispatched]
         self._table[slot] = (
             candidate.reported_at,
-            np.cumsum(reported, axis=0),
-            np.cumsum(dispatched, axis=0),
+            *_down_to_each(load.reported),
+            *_down_to_each(load.dispatched),
             load.decoding,
             load.tokens,
             load.waiting_tokens,
             min(load.free_tokens, _UNBOUNDED),
             load.tpot_limit_s or _UNBOUNDED,
-            limits.batch_tokens or _BATCH_TOKENS,
+            limits.batch_tokens or BATCH_TOKENS,
             limits.batch_seqs or _UNBOUNDED,
             limits.layer_groups or 1,
             self._layouts.setdefault(layout, len(self._layouts)),
             layout.block_size,
             layout.token_bytes,
             candidate.cost is not None,
-            (cost.prefill.base_s, cost.prefill.per_token_s, cost.prefill.per_square_s),
-            _line(cost.decode),
-            _line(cost.decode_large),
+            *(cost.prefill.base_s, cost.prefill.per_token_s, cost.prefill.per_square_s),
+            *_line(cost.decode),
+            *_line(cost.decode_large),
             cost.large_from,
             cost.pp,
             cost.prefill_stage_s,
-            (cost.dispatch.base_s, cost.dispatch.per_token_s),
+            *(cost.dispatch.base_s, cost.dispatch.per_token_s),
         )
         self._written[slot] = candidate
+
+
+def _down_to_each(works: Works) -> tuple[float, ...]:
+    """Tokens and squares of each priority together with those above it."""
+    high, normal, low = works
+    tokens, squares = high.tokens + normal.tokens, high.squares + normal.squares
+    lowest = tokens + low.tokens, squares + low.squares
+    return high.tokens, high.squares, tokens, squares, *lowest
 
 
 def _line(cost: DecodeCost) -> tuple[float, float, float]:

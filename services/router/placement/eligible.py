@@ -21,11 +21,12 @@ def able_decodes(request: PlacementRequest, view: FleetView) -> list[Candidate]:
 
 
 def _able(request: PlacementRequest, all_of: Iterable[Candidate], tokens: int) -> list[Candidate]:
-    return [each for each in all_of if each.fits(tokens) and is_open(request, each)]
+    fitting = [each for each in all_of if each.fits(tokens)]
+    return [each for each in fitting if _open(request, each)] if request.exclusions else fitting
 
 
-def is_open(request: PlacementRequest, candidate: Candidate) -> bool:
-    """Whether the request may go there: it has not failed there, or the instance lives again."""
+def _open(request: PlacementRequest, candidate: Candidate) -> bool:
+    """Whether the request has not failed there, or the instance has been heard of since."""
     exclusion = request.exclusions.get(candidate.incarnation)
     return exclusion is None or candidate.reported_at > exclusion.until_report_after
 

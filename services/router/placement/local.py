@@ -6,13 +6,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from pdserve.latency.cost import decode_s, mixed_s
-from services.router.placement.columns import GUESS
+from services.router.placement.columns import BATCH_TOKENS, GUESS
 from services.router.placement.sides import Side
 from services.router.placer import Placement, PlacementRequest, Rung, Score
 from services.router.view import Candidate
 
 # Decode instances that are looked at: with the most of the prompt cached, and with the least to do.
-_LOOKED_AT = 3
+_LOOKED_AT = 2
 # Where nobody there has a TPOT objective, a chunk may make a step so much longer.
 _STRETCH = 2.0
 
@@ -33,8 +33,7 @@ class Local:
 
     def placement(self, why: str) -> Placement:
         """This rung as the decision."""
-        seconds = f"{self.score.ttft_s * 1e3:.0f} ms"
-        reason = f"{why}; {self.decode.name} is expected to have the first token in {seconds}"
+        reason = f"{why}; {self.decode.name} has {self.decode.load.requests} requests"
         return Placement(Rung.LOCAL, None, self.decode, reason, (self.score,))
 
 
@@ -48,23 +47,23 @@ def best_local(request: PlacementRequest, decode: Side) -> Local:
 
 
 def _expect(request: PlacementRequest, decode: Side, index: int) -> Local:
-    candidate, row = decode.candidates[index], decode.rows[index]
-    cost = candidate.cost or GUESS
-    batch, context = float(row["decoding"]), float(row["context"])
-    cached = float(decode.cached[index])
-    chunks = math.ceil((request.tokens - cached) / max(1.0, row["batch_tokens"] - batch))
+    candidate = decode.candidates[index]
+    cost, load = candidate.cost or GUESS, candidate.load
+    batch, context = load.decoding, load.tokens
+    cached = int(decode.cached[index])
     tokens, squares = request.tokens - cached, request.tokens**2 - cached**2
+    chunks = math.ceil(tokens / max(1, (candidate.limits.batch_tokens or BATCH_TOKENS) - batch))
     step_s = mixed_s(cost, tokens / chunks, squares / chunks, batch, context)
     before_s = decode_s(cost, batch, context) if batch else 0.0
     # Prompts that wait there are computed first, at about the same pace.
-    queue_s = step_s * float(row["waiting"]) / max(1.0, tokens / chunks)
+    queue_s = step_s * load.waiting_tokens * chunks / tokens
     compute_s = chunks * step_s
     tpot_s = decode_s(cost, batch + 1, context + request.tokens)
     return Local(
         decode=candidate,
-        cached_tokens=int(cached),
+        cached_tokens=cached,
         extra_s=chunks * (step_s - before_s),
-        has_room=candidate.cost is not None and _has_room(request, row, step_s, before_s),
+        has_room=candidate.cost is not None and _has_room(request, candidate, step_s, before_s),
         score=Score(
             rung=Rung.LOCAL,
             prefill="",
@@ -76,20 +75,20 @@ def _expect(request: PlacementRequest, decode: Side, index: int) -> Local:
             bandwidth=0.0,
             tpot_s=tpot_s,
             violation=_violation(request, queue_s + compute_s, tpot_s),
-            cached_tokens=int(cached),
+            cached_tokens=cached,
             verdict="chosen",
         ),
     )
 
 
-def _has_room(request: PlacementRequest, row: np.void, step_s: float, before_s: float) -> bool:
-    fits = row["waiting"] + request.tokens + 1 <= row["free"]
-    seat = row["decoding"] + 1 <= row["batch_seqs"]
-    if not row["decoding"]:
-        return bool(fits and seat)
-    limit_s = min(float(row["tpot_limit"]), request.objectives.tpot_s or math.inf)
-    stretched_s = _STRETCH * before_s
-    return bool(fits and seat and step_s <= min(limit_s, max(stretched_s, 0.0)))
+def _has_room(
+    request: PlacementRequest, candidate: Candidate, step_s: float, before_s: float
+) -> bool:
+    load, seats = candidate.load, candidate.limits.batch_seqs or math.inf
+    if load.waiting_tokens + request.tokens + 1 > load.free_tokens or load.decoding >= seats:
+        return False
+    limits = [each for each in (load.tpot_limit_s, request.objectives.tpot_s) if each]
+    return not load.decoding or step_s <= min([*limits, _STRETCH * before_s])
 
 
 def _violation(request: PlacementRequest, ttft_s: float, tpot_s: float) -> float:

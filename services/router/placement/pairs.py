@@ -18,7 +18,7 @@ _TIME_SLACK_S = 1e-3
 # Decode instances are filled up to this share of the TPOT objective.
 _FULL = 0.9
 _FULL_SLACK = 0.05
-_RUNNERS_UP = 7
+_RUNNERS_UP = 3
 
 Pair = tuple[int, int]
 

@@ -36,8 +36,8 @@ OpenPairs = Callable[[], Set[tuple[str, str]]]
 
 # Prefill instances that are weighed against every decode instance: the soonest, and of those that
 # have most of the prompt cached.
-_SOONEST = 32
-_BEST_CACHED = 8
+_SOONEST = 16
+_BEST_CACHED = 4
 _MIN_RETRY_S = 0.1
 
 

@@ -58,10 +58,12 @@ class Sides:
         cached = np.zeros(len(rows))
         layouts = self._columns[role].layouts()
         for number in np.unique(rows["layout"]):
-            layout = layouts[number]
-            names = request.block_names(layout)
-            for slot, blocks in self._prefixes[role].leading_blocks(names).items():
-                holders = (slots == slot) & (rows["layout"] == number)
-                # The last token is always computed: its logits are wanted.
-                cached[holders] = min(blocks * layout.block_size, request.tokens - 1)
-        return cached
+            layout = layouts[int(number)]
+            blocks = self._prefixes[role].leading_blocks(request.block_names(layout))
+            if blocks:
+                by_slot = np.zeros(max(blocks.keys() | {int(slots.max())}) + 1)
+                by_slot[[*blocks]] = [*blocks.values()]
+                tokens = by_slot[slots] * layout.block_size
+                cached = np.where(rows["layout"] == number, tokens, cached)
+        # The last token is always computed: its logits are wanted.
+        return np.minimum(cached, request.tokens - 1)
