@@ -4,25 +4,32 @@ import argparse
 import asyncio
 import sys
 
-from pdserve.cli.client import add_router_flag, add_timeout_flag
+from pdserve.cli.client import (
+    add_connection_flags,
+    add_timeout_flag,
+    async_router_client,
+    router_tls,
+)
 from pdserve.cli.generate import show_answer
-from pdserve.cli.ledger_view import explanation
-from pdserve.cli.sampling_flags import add_sampling_flags, request_from
+from pdserve.cli.ledger_view import answer_view
+from pdserve.cli.sampling_flags import add_sampling_flags, options_from
 from pdserve.cli.terminal import output_console, write_text
+from pdserve.cli.terms_flags import add_terms_flags, terms_from
+from pdserve.client import Answer, Message
 from pdserve.errors import InvalidRequestError, OverloadedError
-from pdserve.rpc.v1 import router_pb2
 
 _HELP = "Ctrl-D ends, Ctrl-C stops an answer, /reset starts afresh, /explain shows the last ledger."
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Adds where to ask and how to answer."""
-    add_router_flag(parser)
+    add_connection_flags(parser)
     parser.add_argument("--system", metavar="TEXT", help="system message")
     parser.add_argument("--model", default="", help="the model that must answer")
     add_timeout_flag(parser)
     parser.add_argument("--explain", action="store_true", help="show the ledger of each answer")
     add_sampling_flags(parser)
+    add_terms_flags(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -61,28 +68,28 @@ class Conversation:
 
     def __init__(self, arguments: argparse.Namespace) -> None:
         self._arguments = arguments
-        self._messages: list[router_pb2.ChatMessage] = []
-        self._last: router_pb2.Finished | None = None
+        self._messages: list[Message] = []
+        self._last: Answer | None = None
         self.reset()
 
     def reset(self) -> None:
         """Forgets all but the system message."""
         system = self._arguments.system
-        self._messages = [router_pb2.ChatMessage(role="system", content=system)] if system else []
+        self._messages = [Message("system", system)] if system else []
 
     def explain(self) -> None:
         """Shows where the time of the last answer went."""
         if self._last is not None:
-            output_console().print(explanation(self._last))
+            output_console().print(answer_view(self._last))
 
     async def ask(self, text: str) -> None:
         """Streams the answer to `text` and remembers both."""
-        question = router_pb2.ChatMessage(role="user", content=text)
-        request = request_from(self._arguments)
-        request.model = self._arguments.model
-        request.chat.messages.extend([*self._messages, question])
         arguments = self._arguments
-        self._last, said = await show_answer(arguments.router, request, arguments.timeout_s)
-        self._messages += [question, router_pb2.ChatMessage(role="assistant", content=said)]
+        question = Message("user", text)
+        async with async_router_client(arguments.router, router_tls(arguments)) as client:
+            options = options_from(arguments) | terms_from(arguments)
+            stream = client.stream([*self._messages, question], **options)
+            self._last = await show_answer(stream)
+        self._messages += [question, Message("assistant", self._last.text)]
         if arguments.explain:
             self.explain()

@@ -1,33 +1,31 @@
-"""Calls to the router, with errors that a person can act on."""
+"""How commands reach the router, with errors that a person can act on."""
 
 import argparse
 import math
 import os
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-
-import grpc
-from grpc import aio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 from pdserve.address import is_host_port
-from pdserve.api_keys import bearer
-from pdserve.errors import (
-    DeadlineError,
-    PdserveError,
-    UnauthenticatedError,
-    UnavailableError,
-)
-from pdserve.rpc.channel import open_channel
-from pdserve.rpc.errors import DETAIL_KEY, from_rpc_error
-from pdserve.rpc.v1 import router_pb2, router_pb2_grpc
+from pdserve.client import AsyncClient, Client, ClientTls, NoRouterError
+from pdserve.errors import UnauthenticatedError, UnavailableError
 
 # Where `pdserve up` puts the router when nothing else is asked for and nobody else is there.
 DEFAULT_PORT = 7700
 DEFAULT_ROUTER = f"127.0.0.1:{DEFAULT_PORT}"
 API_KEY = "PDSERVE_API_KEY"
-CALL_TIMEOUT_S = 10.0
-# How gRPC says that a name has no address, or that nobody listens there.
-_NOBODY_THERE = ("failed to connect", "errors resolving", "resolution")
+_TLS = {
+    "ca": "PEM authorities that the router's certificate must come from; empty: no TLS",
+    "cert": "PEM certificate chain to show to the router",
+    "key": "PEM private key of --tls-cert",
+    "server_name": "name that the router's certificate bears, where it is not its host's",
+}
+
+
+def add_connection_flags(parser: argparse.ArgumentParser) -> None:
+    """Adds --router and the flags of TLS."""
+    add_router_flag(parser)
+    add_tls_flags(parser)
 
 
 def add_router_flag(parser: "argparse._ActionsContainer") -> None:
@@ -41,6 +39,16 @@ def add_router_flag(parser: "argparse._ActionsContainer") -> None:
     )
 
 
+def add_tls_flags(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags of TLS to the router; the environment has their defaults."""
+    group = parser.add_argument_group("TLS to the router")
+    for name, text in _TLS.items():
+        variable = f"PDSERVE_TLS_{name.upper()}"
+        flag = f"--tls-{name.replace('_', '-')}"
+        default = os.environ.get(variable, "")
+        group.add_argument(flag, default=default, metavar=name.upper(), help=f"{text} [{variable}]")
+
+
 def add_timeout_flag(parser: argparse.ArgumentParser) -> None:
     """Adds --timeout-s."""
     parser.add_argument(
@@ -50,6 +58,45 @@ def add_timeout_flag(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help="longest wait for a complete answer (default: %(default)g)",
     )
+
+
+@contextmanager
+def router_client(arguments: argparse.Namespace) -> Iterator[Client]:
+    """A client of the router that the flags name; inside, errors say what can be done."""
+    tls = router_tls(arguments)
+    with _advice(), Client(arguments.router, api_key=_api_key(), tls=tls) as client:
+        yield client
+
+
+@asynccontextmanager
+async def async_router_client(address: str, tls: ClientTls | None) -> AsyncIterator[AsyncClient]:
+    """A client of the router at `address`; inside, errors say what can be done."""
+    with _advice():
+        async with AsyncClient(address, api_key=_api_key(), tls=tls) as client:
+            yield client
+
+
+def router_tls(arguments: argparse.Namespace) -> ClientTls | None:
+    """What the flags say of TLS to the router; None: none. Raises `ConfigError`."""
+    ca, cert, key = arguments.tls_ca, arguments.tls_cert, arguments.tls_key
+    return ClientTls.read(ca, cert, key, arguments.tls_server_name)
+
+
+@contextmanager
+def _advice() -> Iterator[None]:
+    try:
+        yield
+    except NoRouterError as error:
+        text = f"{error}; start one with `pdserve up`, or name it with --router"
+        raise UnavailableError(text) from error
+    except UnauthenticatedError as error:
+        text = f"{error}; the variable {API_KEY} is where it is taken from"
+        raise UnauthenticatedError(text) from error
+
+
+def _api_key() -> str:
+    """Not a flag: a command line is for everybody on the machine to read."""
+    return os.environ.get(API_KEY, "")
 
 
 def _router_address(text: str) -> str:
@@ -66,58 +113,3 @@ def _seconds(text: str) -> float:
     if not 0 < seconds < math.inf:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
     return seconds
-
-
-def credentials() -> tuple[tuple[str, str], ...]:
-    """The metadata of every call: the API key in PDSERVE_API_KEY, if there is one.
-
-    Not a flag: a command line is for everybody on the machine to read.
-    """
-    return bearer(os.environ.get(API_KEY, ""))
-
-
-@asynccontextmanager
-async def inference(address: str) -> AsyncIterator["router_pb2_grpc.InferenceAsyncStub"]:
-    """The router's API; inside, gRPC errors become `PdserveError`s with a helpful text."""
-    channel = open_channel(address)
-    try:
-        yield router_pb2_grpc.InferenceStub(channel)
-    except aio.AioRpcError as error:
-        raise _explained(error, address) from error
-    finally:
-        await channel.close()
-
-
-async def generate(
-    address: str,
-    request: router_pb2.GenerateRequest,
-    on_text: Callable[[str], None],
-    timeout_s: float,
-) -> router_pb2.Finished:
-    """Passes the text on as it comes; returns what the router says at the end of it."""
-    async with inference(address) as stub:
-        async for event in stub.Generate(request, timeout=timeout_s, metadata=credentials()):
-            if event.HasField("finished"):
-                return event.finished
-            on_text(event.delta.text)
-    raise UnavailableError(f"the router at {address} ended the answer without saying why")
-
-
-def _explained(error: aio.AioRpcError, address: str) -> PdserveError:
-    spoken = any(key == DETAIL_KEY for key, _ in error.trailing_metadata() or ())
-    details = error.details() or error.code().name
-    if error.code() is grpc.StatusCode.UNAUTHENTICATED:
-        return UnauthenticatedError(f"{details}; the variable {API_KEY} is where it is taken from")
-    if spoken:  # pdserve's own words
-        return from_rpc_error(error)
-    if error.code() is grpc.StatusCode.UNAVAILABLE:
-        if any(words in details for words in _NOBODY_THERE):
-            return UnavailableError(
-                f"no router at {address}; start one with `pdserve up`, or name it with --router"
-            )
-        return UnavailableError(f"the router at {address} went away: {details}")
-    if error.code() is grpc.StatusCode.UNIMPLEMENTED:
-        return UnavailableError(f"what listens at {address} is not a pdserve router")
-    if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
-        return DeadlineError(f"the router at {address} did not complete its answer in time")
-    return from_rpc_error(error)

@@ -9,15 +9,23 @@ from contextlib import asynccontextmanager
 
 from rich.console import Console
 
-from pdserve.cli.client import add_router_flag, add_timeout_flag, generate
+from pdserve.cli.client import (
+    add_router_flag,
+    add_timeout_flag,
+    add_tls_flags,
+    async_router_client,
+    router_tls,
+)
 from pdserve.cli.cluster_options import load_cluster_spec
 from pdserve.cli.cluster_view import important_lines, processes_table, watching_start
-from pdserve.cli.ledger_view import explanation
+from pdserve.cli.ledger_view import answer_view
 from pdserve.cli.local_cluster import LocalCluster
-from pdserve.cli.sampling_flags import add_sampling_flags, request_from
+from pdserve.cli.sampling_flags import add_sampling_flags, options_from
 from pdserve.cli.terminal import output_console, write_text
+from pdserve.cli.terms_flags import add_terms_flags, terms_from
+from pdserve.client import Answer, AsyncClient, AsyncStream, Message, Options, Prompt
 from pdserve.errors import InvalidRequestError, PdserveError
-from pdserve.rpc.v1 import router_pb2
+from pdserve.rpc.tls_identity import door_client
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -41,69 +49,71 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", help="the model that must answer (default: the one served)")
     add_timeout_flag(parser)
     parser.add_argument("--explain", action="store_true", help="then show where the time went")
+    parser.add_argument(
+        "--request-id", default="", metavar="ID", help="what logs and `explain` know it by"
+    )
     add_sampling_flags(parser)
+    add_terms_flags(parser)
+    add_tls_flags(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Streams the answer to stdout; everything else goes to stderr, but what --explain shows."""
-    return asyncio.run(_generate(_request(arguments), arguments))
+    options = options_from(arguments) | terms_from(arguments)
+    options["request_id"] = arguments.request_id
+    return asyncio.run(_generate(_prompt(arguments), options, arguments))
 
 
-async def _generate(request: router_pb2.GenerateRequest, arguments: argparse.Namespace) -> int:
+async def _generate(prompt: Prompt, options: Options, arguments: argparse.Namespace) -> int:
     if not arguments.up:
-        request.model = arguments.model or ""
-        await _answer(arguments.router, request, arguments)
+        tls = router_tls(arguments)
+        async with async_router_client(arguments.router, tls) as client:
+            await _answer(client, prompt, options, explain=arguments.explain)
         return 0
     async with _temporary_cluster(arguments.model) as cluster:
-        await _answer(cluster.router_address, request, arguments)
+        tls = door_client(cluster.spec.router)
+        # The cluster serves the model that was named, under a name of its own.
+        unnamed = options | Options(model="")
+        async with async_router_client(cluster.router_address, tls) as client:
+            await _answer(client, prompt, unnamed, explain=arguments.explain)
         if arguments.explain:
             output_console().print(processes_table(cluster.processes))
     return 0
 
 
-async def _answer(
-    address: str, request: router_pb2.GenerateRequest, arguments: argparse.Namespace
-) -> None:
-    finished, _ = await show_answer(address, request, arguments.timeout_s)
-    if arguments.explain:
-        output_console().print(explanation(finished))
+async def _answer(client: AsyncClient, prompt: Prompt, options: Options, *, explain: bool) -> None:
+    answer = await show_answer(client.stream(prompt, **options))
+    if explain:
+        output_console().print(answer_view(answer))
 
 
-async def show_answer(
-    address: str, request: router_pb2.GenerateRequest, timeout_s: float
-) -> tuple[router_pb2.Finished, str]:
-    """Shows the text as it comes, then ends the line; returns the end of the answer and its text.
+async def show_answer(stream: AsyncStream) -> Answer:
+    """Shows the text as it comes, then ends the line; returns the answer.
 
     The line ends too where the answer fails on the way: an error must not be glued to it.
     """
-    parts: list[str] = []
-
-    def show(part: str) -> None:
-        parts.append(part)
-        write_text(part)
-
-    try:
-        finished = await generate(address, request, show, timeout_s)
-    except PdserveError:
-        if any(parts):
-            write_text("\n")
-        raise
+    shown = False
+    async with stream:
+        try:
+            async for piece in stream:
+                shown = shown or bool(piece.text)
+                write_text(piece.text)
+        except PdserveError:
+            if shown:
+                write_text("\n")
+            raise
     write_text("\n")
-    return finished, "".join(parts)
+    return stream.answer
 
 
-def _request(arguments: argparse.Namespace) -> router_pb2.GenerateRequest:
-    prompt = sys.stdin.read() if arguments.prompt == "-" else arguments.prompt
+def _prompt(arguments: argparse.Namespace) -> Prompt:
+    text = sys.stdin.read() if arguments.prompt == "-" else arguments.prompt
     if arguments.raw and arguments.system:
         raise InvalidRequestError("a system message needs --chat", field="system")
-    request = request_from(arguments)
     if arguments.raw:
-        request.prompt = prompt
-        return request
-    if arguments.system:
-        request.chat.messages.add(role="system", content=arguments.system)
-    request.chat.messages.add(role="user", content=prompt)
-    return request
+        return str(text)
+    system = [Message("system", arguments.system)] if arguments.system else []
+    return [*system, Message("user", text)]
 
 
 @asynccontextmanager

@@ -1,12 +1,15 @@
-"""The ledger of a request as tables: where its time went, and what was decided."""
+"""Where the time of a request went, and where it was placed, for people to read."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from pdserve.rpc.v1 import router_pb2, types_pb2
+from pdserve.client import Answer, Attempt, Ledger, Usage
 
-_BAR_WIDTH = 24
+_BAR_WIDTH = 40
 _BEFORE_FIRST_TOKEN = (
     ("router queue", "router_queue_s"),
     ("prefill queue", "prefill_queue_s"),
@@ -20,69 +23,122 @@ _AFTER_FIRST_TOKEN = (
     ("decode steps", "decode_steps_s"),
     ("recovery", "recovery_s"),
 )
-_REASONS = {
-    types_pb2.FINISH_REASON_STOP: "stop",
-    types_pb2.FINISH_REASON_LENGTH: "length",
-}
 
 
-def explanation(finished: router_pb2.Finished) -> RenderableType:
-    """Ledger, attempts and a line of totals."""
-    return Group(_segments(finished.ledger), _attempts(finished), _totals(finished))
+@dataclass(frozen=True, slots=True)
+class _Span:
+    """A stretch of the request's time, from its receipt on."""
+
+    label: str
+    begin_s: float
+    end_s: float
+
+    @property
+    def ms(self) -> str:
+        """The length, between ends that are rounded: what adjoins adds up as it is shown."""
+        return f"{(round(self.end_s * 1e4) - round(self.begin_s * 1e4)) / 10:.1f}"
+
+    def bar(self, total_s: float) -> str:
+        """Where it lies in the whole."""
+        scale = _BAR_WIDTH / total_s if total_s else 0.0
+        begin, end = round(self.begin_s * scale), round(self.end_s * scale)
+        mark = "▏" if self.end_s > self.begin_s else ""
+        return " " * begin + ("█" * (end - begin) or mark)
 
 
-def _segments(ledger: types_pb2.Ledger) -> Table:
+def answer_view(answer: Answer) -> RenderableType:
+    """The ledger, the attempts, and what there is in all."""
+    return Group(
+        ledger_table(answer.ledger),
+        Text("Placement", style="italic"),
+        *map(attempt_text, answer.attempts),
+        _totals(answer),
+        _seen(answer),
+    )
+
+
+def ledger_table(ledger: Ledger) -> Table:
+    """A row a segment, each beginning where the one before ends; sums below those that they sum."""
     table = Table(title="Ledger", title_justify="left")
-    table.add_column("phase")
+    table.add_column("segment")
     table.add_column("ms", justify="right")
-    table.add_column("share of the total")
-    _add_rows(table, ledger, _BEFORE_FIRST_TOKEN)
-    table.add_row("TTFT", _ms(ledger.ttft_s), "", style="bold", end_section=True)
-    _add_rows(table, ledger, _AFTER_FIRST_TOKEN)
-    table.add_row("total", _ms(ledger.total_s), "", style="bold")
+    table.add_column("from the receipt to the end", min_width=_BAR_WIDTH)
+    before = list(_spans(ledger, _BEFORE_FIRST_TOKEN, 0.0))
+    ttft = _Span("TTFT", 0.0, before[-1].end_s)
+    after = list(_spans(ledger, _AFTER_FIRST_TOKEN, ttft.end_s))
+    total = _Span("total", 0.0, after[-1].end_s)
+    for spans, their_sum in ((before, ttft), (after, total)):
+        for span in spans:
+            table.add_row(f"  {span.label}", span.ms, span.bar(total.end_s))
+        bar = their_sum.bar(total.end_s)
+        table.add_row(their_sum.label, their_sum.ms, bar, style="bold", end_section=True)
     return table
 
 
-def _add_rows(
-    table: Table, ledger: types_pb2.Ledger, segments: tuple[tuple[str, str], ...]
-) -> None:
-    for label, field in segments:
-        seconds: float = getattr(ledger, field)
-        share = seconds / ledger.total_s if ledger.total_s else 0.0
-        table.add_row(label, _ms(seconds), "█" * round(share * _BAR_WIDTH))
-
-
-def _attempts(finished: router_pb2.Finished) -> Text:
-    text = Text("Placement\n", style="italic")
-    for attempt in finished.attempts:
-        text.append(f"attempt {attempt.number}: {_where(attempt)}", style="not italic")
-        text.append(f"\n  why: {attempt.reason}\n", style="not italic dim")
-        if attempt.failure:
-            text.append(f"  failed: {attempt.failure}\n", style="not italic red")
+def attempt_text(attempt: Attempt) -> Text:
+    """Where an attempt was placed, why, and what became of it."""
+    text = Text(f"attempt {attempt.number}: {_where(attempt)}")
+    if attempt.elapsed_s:
+        text.append(f", {milliseconds(attempt.elapsed_s)} ms")
+    text.append(f"\n  why: {attempt.reason}{_effort(attempt)}", style="dim")
+    if attempt.failure:
+        text.append(f"\n  failed: {attempt.failure}", style="red")
     return text
 
 
-def _where(attempt: types_pb2.Attempt) -> str:
+def usage_text(usage: Usage) -> str:
+    """The tokens of a request."""
+    return (
+        f"{usage.prompt_tokens} prompt tokens ({usage.cached_tokens} cached), "
+        f"{usage.output_tokens} output tokens"
+    )
+
+
+def transfer_text(ledger: Ledger) -> str:
+    """What was handed from prefill to decode."""
+    megabytes = f"{ledger.transfer_bytes / 1e6:.1f}"
+    return f"KV {megabytes} MB in {milliseconds(ledger.transfer_wall_s)} ms"
+
+
+def milliseconds(seconds: float) -> str:
+    """A time as tables show it."""
+    return f"{seconds * 1000:.1f}"
+
+
+def _spans(
+    ledger: Ledger, segments: tuple[tuple[str, str], ...], begin_s: float
+) -> Iterator[_Span]:
+    for label, field in segments:
+        end_s = begin_s + getattr(ledger, field)
+        yield _Span(label, begin_s, end_s)
+        begin_s = end_s
+
+
+def _where(attempt: Attempt) -> str:
     if not attempt.prefill:
         return f"{attempt.rung}, both phases on {attempt.decode}"
     return f"{attempt.rung}, prefill on {attempt.prefill}, decode on {attempt.decode}"
 
 
-def _totals(finished: router_pb2.Finished) -> Text:
-    ledger = finished.ledger
+def _effort(attempt: Attempt) -> str:
+    if not attempt.considered:
+        return ""
+    placements = "1 placement" if attempt.considered == 1 else f"{attempt.considered} placements"
+    return f" ({placements} weighed in {milliseconds(attempt.decision_s)} ms)"
+
+
+def _totals(answer: Answer) -> Text:
+    end = f"the stop string {answer.stop!r}" if answer.stop else answer.finish_reason
     return Text(
-        f"{finished.prompt_tokens} prompt tokens ({finished.cached_tokens} cached), "
-        f"{finished.output_tokens} output tokens, ended by {_end(finished)}; "
-        f"TPOT {_ms(ledger.tpot_s)} ms; "
-        f"KV {ledger.transfer_bytes / 1e6:.1f} MB in {_ms(ledger.transfer_wall_s)} ms"
+        f"{usage_text(answer.usage)}, ended by {end}; "
+        f"TPOT {milliseconds(answer.ledger.tpot_s)} ms; {transfer_text(answer.ledger)}"
     )
 
 
-def _end(finished: router_pb2.Finished) -> str:
-    if finished.stop:
-        return f"the stop string {finished.stop!r}"
-    return _REASONS.get(finished.reason, "an unknown reason")
-
-
-def _ms(seconds: float) -> str:
-    return f"{seconds * 1000:.1f}"
+def _seen(answer: Answer) -> Text:
+    outside_s = max(0.0, answer.total_s - answer.ledger.total_s)
+    return Text(
+        f"request {answer.request_id}, seen from here: TTFT {milliseconds(answer.ttft_s)} ms, "
+        f"total {milliseconds(answer.total_s)} ms, {milliseconds(outside_s)} of it outside the "
+        "router"
+    )

@@ -28,6 +28,7 @@ _COMMANDS = {
     "chat": _Command("chat", "talk with the model"),
     "models": _Command("models", "list the models that the router serves"),
     "status": _Command("status", "show the cluster as the router sees it"),
+    "explain": _Command("explain", "tell where a request's time went, and why it ran where it did"),
     "profile": _Command("profile", "measure what prefill and decode cost on this machine"),
     "plan": _Command(
         "plan", "find which instances to run, and where, for the most goodput per GPU"

@@ -1,25 +1,10 @@
-"""Flags that choose how text is generated, and the messages made of them."""
+"""Flags that choose how text is generated, as options of a request."""
 
 import argparse
 
-from pdserve.errors import InvalidRequestError
-from pdserve.rpc.v1 import router_pb2, types_pb2
-from pdserve.sampling import MAX_COUNT
+from pdserve.client import Options
 
 _MAX_TOKENS = 256
-_MAX_SEED = 2**64 - 1
-_NUMBERS = (
-    "max_tokens",
-    "min_tokens",
-    "temperature",
-    "top_k",
-    "top_p",
-    "min_p",
-    "repetition_penalty",
-    "presence_penalty",
-    "frequency_penalty",
-    "seed",
-)
 
 
 def add_sampling_flags(parser: argparse.ArgumentParser) -> None:
@@ -45,16 +30,21 @@ def add_sampling_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--ignore-eos", action="store_true", help="go on at the model's end tokens")
 
 
-def request_from(arguments: argparse.Namespace) -> router_pb2.GenerateRequest:
-    """A request without input. Raises `InvalidRequestError` for what its fields cannot hold."""
-    sampling = types_pb2.Sampling(ignore_eos=arguments.ignore_eos)
-    for name in _NUMBERS:
-        value = getattr(arguments, name)
-        if value is not None:
-            try:
-                setattr(sampling, name, value)
-            except ValueError as error:
-                limit = f"[0, {_MAX_SEED if name == 'seed' else MAX_COUNT}]"
-                text = f"{name} is {value}; it must lie in {limit}"
-                raise InvalidRequestError(text, field=name, limit=limit) from error
-    return router_pb2.GenerateRequest(sampling=sampling, stop=arguments.stop)
+def options_from(arguments: argparse.Namespace) -> Options:
+    """What the flags say of a request, its sampling and when it ends."""
+    return Options(
+        max_tokens=arguments.max_tokens,
+        min_tokens=arguments.min_tokens,
+        temperature=arguments.temperature,
+        top_k=arguments.top_k,
+        top_p=arguments.top_p,
+        min_p=arguments.min_p,
+        repetition_penalty=arguments.repetition_penalty,
+        presence_penalty=arguments.presence_penalty,
+        frequency_penalty=arguments.frequency_penalty,
+        seed=arguments.seed,
+        stop=arguments.stop,
+        ignore_eos=arguments.ignore_eos,
+        model=arguments.model or "",
+        timeout_s=arguments.timeout_s,
+    )

@@ -1,5 +1,6 @@
 """Client channels between processes, with keep-alive so that a cut connection is noticed."""
 
+import grpc
 from grpc import aio
 
 from pdserve.rpc.tls import ClientTls
@@ -31,3 +32,10 @@ def open_channel(address: str, tls: ClientTls | None = None) -> aio.Channel:
     if tls is None:
         return aio.insecure_channel(address, options=_OPTIONS)
     return aio.secure_channel(address, tls.credentials(), options=(*_OPTIONS, *tls.options()))
+
+
+def open_blocking_channel(address: str, tls: ClientTls | None = None) -> grpc.Channel:
+    """The same channel as `open_channel`, for programs without an event loop."""
+    if tls is None:
+        return grpc.insecure_channel(address, options=_OPTIONS)
+    return grpc.secure_channel(address, tls.credentials(), options=(*_OPTIONS, *tls.options()))

@@ -1,0 +1,120 @@
+"""The client for asyncio."""
+
+import asyncio
+from types import TracebackType
+from typing import TypeVar, Unpack
+
+import grpc
+from google.protobuf.message import Message
+from grpc import aio
+from grpc_health.v1 import health_pb2_grpc
+
+from pdserve.client.answer import Answer
+from pdserve.client.async_stream import AsyncStream
+from pdserve.client.cluster import Cluster, Model, cluster_of, models_of
+from pdserve.client.connection import CALL_TIMEOUT_S, HEALTH, SERVING, Connection
+from pdserve.client.exchange import Exchange
+from pdserve.client.explanation import Explanation, explanation_of
+from pdserve.client.failures import cut_off, failure_of, is_own_cancellation
+from pdserve.client.request import Options, Prompt
+from pdserve.rpc.channel import open_channel
+from pdserve.rpc.tls import ClientTls
+from pdserve.rpc.v1 import router_pb2, router_pb2_grpc
+
+Request = TypeVar("Request", bound=Message)
+Response = TypeVar("Response", bound=Message)
+
+
+class AsyncClient:
+    """Calls the router at `address` (host:port), on one event loop.
+
+    `timeout_s` is the deadline of an answer whose request names none; every other call has ten
+    seconds. `retries` is how often a request is sent again when the router has no room for it, or
+    is not there, and nothing of the answer has come. Use it in an `async with` statement, or close
+    it.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        *,
+        api_key: str = "",
+        tls: ClientTls | None = None,
+        timeout_s: float = 600.0,
+        retries: int = 0,
+    ) -> None:
+        self._connection = Connection(address, api_key, tls, timeout_s, retries)
+        self._channel = open_channel(address, tls)
+        self._inference = router_pb2_grpc.InferenceStub(self._channel)
+        self._health = health_pb2_grpc.HealthStub(self._channel)
+
+    async def generate(self, prompt: Prompt, **options: Unpack[Options]) -> Answer:
+        """The whole answer. Raises the `PdserveError` that ended the request."""
+        async with self.stream(prompt, **options) as stream:
+            async for _ in stream:
+                pass
+            return stream.answer
+
+    def stream(self, prompt: Prompt, **options: Unpack[Options]) -> AsyncStream:
+        """The answer piece by piece. Raises `InvalidRequestError` for what cannot be sent."""
+        return AsyncStream(self._inference.Generate, Exchange(self._connection, prompt, options))
+
+    async def models(self) -> tuple[Model, ...]:
+        """What is served."""
+        return models_of(
+            await self._ask(self._inference.ListModels, router_pb2.ListModelsRequest())
+        )
+
+    async def cluster(self) -> Cluster:
+        """Every instance as the router sees it, and the links between them."""
+        return cluster_of(
+            await self._ask(self._inference.GetCluster, router_pb2.GetClusterRequest())
+        )
+
+    async def explain(self, request_id: str) -> Explanation:
+        """Why a request went as it did. Raises `UnknownRequestError` for one that is not known."""
+        request = router_pb2.ExplainRequest(request_id=request_id)
+        return explanation_of(await self._ask(self._inference.Explain, request))
+
+    async def health(self) -> bool:
+        """Whether the router answers at all."""
+        return await self._status() is not None
+
+    async def ready(self) -> bool:
+        """Whether the router can serve a request now."""
+        return await self._status() == SERVING
+
+    async def close(self) -> None:
+        """Ends every call that runs."""
+        await self._channel.close()
+
+    async def __aenter__(self) -> "AsyncClient":
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def _status(self) -> int | None:
+        try:
+            answer = await self._health.Check(HEALTH, timeout=CALL_TIMEOUT_S)  # type: ignore[attr-defined]
+        except grpc.RpcError:
+            return None
+        return int(answer.status)
+
+    async def _ask(
+        self, method: "aio.UnaryUnaryMultiCallable[Request, Response]", request: Request
+    ) -> Response:
+        metadata = self._connection.metadata
+        try:
+            return await method(request, timeout=CALL_TIMEOUT_S, metadata=metadata)
+        except grpc.RpcError as error:
+            raise failure_of(error, self._connection.address) from error
+        except asyncio.CancelledError:
+            if is_own_cancellation():
+                raise cut_off(self._connection.address) from None
+            raise
