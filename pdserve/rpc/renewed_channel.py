@@ -14,8 +14,8 @@ class RenewedChannel:
     """`current` is the channel for calls that begin now.
 
     gRPC reconnects with the certificates that a channel was opened with. `renew` replaces a channel
-    whose certificates are not the newest of `tls`; calls on it may go on for `grace_s`. Used as a
-    context manager, it closes everything at the end.
+    whose certificates are not the newest of `tls`; it is closed after `grace_s`, which no call on
+    it should outlast. Used as a context manager, this closes everything at the end.
     """
 
     def __init__(self, address: str, tls: TlsIdentity | None, grace_s: float) -> None:
@@ -24,24 +24,29 @@ class RenewedChannel:
         self._grace_s = grace_s
         self._client = self._newest()
         self.current = open_channel(address, self._client)
-        # Channels that are closing, with the tasks that close them.
-        self._old: dict[aio.Channel, asyncio.Task[None]] = {}
+        # Channels that were replaced, and what closes each. Not aio's own grace: nothing could cut
+        # that short.
+        self._replaced: dict[aio.Channel, asyncio.Task[None]] = {}
 
     def renew(self) -> bool:
         """Opens the channel anew if that is needed; says whether it was."""
         newest = self._newest()
         if newest == self._client:
             return False
-        self._retire(self.current)
+        closing = asyncio.create_task(self._close_late(self.current), name="close channel")
+        self._replaced[self.current] = closing
         self._client = newest
         self.current = open_channel(self._address, newest)
         return True
 
     async def close(self) -> None:
         """Ends every call."""
-        for channel in (*self._old, self.current):
+        replaced = dict(self._replaced)
+        for closing in replaced.values():
+            closing.cancel()
+        await asyncio.gather(*replaced.values(), return_exceptions=True)
+        for channel in (*replaced, self.current):
             await channel.close()
-        await asyncio.gather(*self._old.values())
 
     async def __aenter__(self) -> "RenewedChannel":
         return self
@@ -57,7 +62,7 @@ class RenewedChannel:
     def _newest(self) -> ClientTls | None:
         return self._tls.client if self._tls else None
 
-    def _retire(self, channel: aio.Channel) -> None:
-        task = asyncio.create_task(channel.close(self._grace_s), name=f"retire {self._address}")
-        self._old[channel] = task
-        task.add_done_callback(lambda _: self._old.pop(channel, None))
+    async def _close_late(self, channel: aio.Channel) -> None:
+        await asyncio.sleep(self._grace_s)
+        await channel.close()
+        del self._replaced[channel]
