@@ -1,11 +1,13 @@
 """The engine of one instance: schedule, run, commit."""
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from pdserve.engine.events import Admitted, Event, Sampled
 from pdserve.engine.sampler import SampledToken
+from pdserve.engine.step_log import StepLog
 from pdserve.kv.blocks import BlockCounts
 from pdserve.kv.cache_log import CacheLog
 from pdserve.kv.prefix import HashChain
@@ -14,6 +16,7 @@ from pdserve.scheduling import sequence as seq
 from pdserve.scheduling.batching import Chunk
 from pdserve.scheduling.load import SchedulerLoad
 from pdserve.scheduling.scheduler import Scheduler
+from pdserve.scheduling.step_work import step_work
 from pdserve.scheduling.urgency import ORDINARY, Urgency
 
 Chunks = Sequence[Chunk[seq.Sequence]]
@@ -71,7 +74,10 @@ class EngineLoad:
 
 
 class Engine:
-    """Owns the sequences of an instance and computes them step by step. One thread uses it."""
+    """Owns the sequences of an instance and computes them step by step.
+
+    One thread uses it; others may take from `step_log` and follow `cache_log`.
+    """
 
     def __init__(
         self,
@@ -82,13 +88,16 @@ class Engine:
         block_size: int,
         eos_token_ids: frozenset[int],
         listener: KvListener | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self.step_log = StepLog()
         self._scheduler = scheduler
         self._runner = runner
         self._fingerprint = fingerprint
         self._block_size = block_size
         self._eos_token_ids = eos_token_ids
         self._listener = listener
+        self._clock = clock
         self._steps = 0
         self._stalled = False
         self._chunks: Chunks = []
@@ -176,7 +185,9 @@ class Engine:
         if not chunks:
             return []
         self._steps += 1
+        began = self._clock()
         sampled = self._runner.run(chunks, self._reporter(chunks))
+        self.step_log.write(step_work(chunks), self._clock() - began)
         events = (self._commit(*result) for result in zip(chunks, sampled, strict=True))
         return [event for event in events if event is not None]
 

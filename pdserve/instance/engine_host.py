@@ -78,6 +78,7 @@ class EngineHost:
         self._thread = EngineThread(engine, self._deliver, self._fail)
         self._thread.start()
         self.cache_log = engine.cache_log
+        self.step_log = engine.step_log
         self.failure: asyncio.Future[BaseException] = self._loop.create_future()
 
     @property

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pdserve.errors import StaleIncarnationError, UnavailableError
 from pdserve.instance.engine_host import EngineHost
 from pdserve.instance.requests import RequestLimits
+from pdserve.latency.online import CostLearner, LearnedCost
 from pdserve.rpc.v1 import types_pb2
 from pdserve.scheduling.load import QueuedWork
 
@@ -40,6 +41,7 @@ class Instance:
         self.draining = asyncio.Event()
         self._transfer_counts = transfer_counts
         self._step_timeout_s = step_timeout_s
+        self._learner = CostLearner()
 
     @property
     def healthy(self) -> bool:
@@ -94,7 +96,29 @@ class Instance:
             queued=[_queued_to_proto(work) for work in scheduler.queued],
             tpot_limit_s=scheduler.tpot_limit_s,
             decoding_requests=scheduler.decoding,
+            cost=self._learned_cost(),
         )
+
+    def _learned_cost(self) -> types_pb2.LearnedCost | None:
+        """What the passes cost, by all steps so far."""
+        for work, seconds in self.host.step_log.take():
+            self._learner.observe(work.tokens, work.squares, work.batch, work.context, seconds)
+        learned = self._learner.learned()
+        return None if learned is None else _cost_to_proto(learned)
+
+
+def _cost_to_proto(learned: LearnedCost) -> types_pb2.LearnedCost:
+    prefill, decode = learned.prefill, learned.decode
+    return types_pb2.LearnedCost(
+        prefill_base_s=prefill.base_s,
+        prefill_per_token_s=prefill.per_token_s,
+        prefill_per_square_s=prefill.per_square_s,
+        decode_base_s=decode.base_s,
+        decode_per_context_token_s=decode.per_context_token_s,
+        decode_per_sequence_s=decode.per_sequence_s,
+        prefill_steps=learned.prefill_steps,
+        decode_steps=learned.decode_steps,
+    )
 
 
 def _queued_to_proto(work: QueuedWork) -> types_pb2.QueuedWork:

@@ -6,7 +6,8 @@ that is shared, evicted, reused or left unwritten by mistake therefore changes w
 
 import hashlib
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 
 from pdserve.engine.engine import Chunks, Engine, EngineRequest, KvListener, LayersDone
 from pdserve.engine.sampler import SampledToken
@@ -98,6 +99,7 @@ def build_engine(
     max_model_len: int | None = None,
     prefix_cache: bool = True,
     listener: KvListener | None = None,
+    clock: Callable[[], float] = time.monotonic,
 ) -> Engine:
     """An engine over `runner` whose pool holds at least one sequence of any length."""
     pool = BlockPool(blocks, prefix_cache=prefix_cache)
@@ -109,6 +111,7 @@ def build_engine(
         block_size=block_size,
         eos_token_ids=frozenset({EOS}),
         listener=listener,
+        clock=clock,
     )
 
 

@@ -6,6 +6,7 @@ from context_runner import ContextRunner, a_request, alone, build_engine, next_t
 
 from pdserve.engine.events import Admitted, Sampled
 from pdserve.scheduling.sequence import FinishReason, Work
+from pdserve.scheduling.step_work import StepWork
 
 
 @dataclass
@@ -171,3 +172,22 @@ def test_load_counts_steps_that_computed_something():
     engine.add(a_request("r", max_tokens=3))
     run_out(engine)
     assert engine.load().steps == 3
+
+
+def test_steps_are_logged_with_their_work_and_the_time_of_their_computation_alone():
+    now = [100.0]
+
+    class SlowRunner(ContextRunner):
+        def run(self, chunks, layers_done):
+            now[0] += 0.5
+            return super().run(chunks, layers_done)
+
+    engine = build_engine(SlowRunner(4), max_tokens=6, clock=lambda: now[0])
+    engine.add(a_request("r", range(8), max_tokens=2))
+    run_out(engine)
+    assert list(engine.step_log.take()) == [
+        (StepWork(6, 36, 0, 0), 0.5),
+        (StepWork(2, 64 - 36, 0, 0), 0.5),
+        (StepWork(0, 0, 1, 9), 0.5),
+    ]
+    assert list(engine.step_log.take()) == []

@@ -15,6 +15,7 @@ from pdserve.instance.instance import Instance, TransferCounts
 from pdserve.instance.requests import RequestLimits
 from pdserve.kv.cache_log import MAX_READING, short_name
 from pdserve.kv.prefix import HashChain
+from pdserve.latency.online import MIN_DECODE_STEPS
 from pdserve.rpc.v1 import types_pb2
 from pdserve.scheduling.urgency import Priority, Urgency
 
@@ -110,6 +111,19 @@ async def test_a_report_says_what_work_is_queued_and_which_objective_is_strictes
         assert report.waiting_tokens == 25
         assert report.tpot_limit_s == 0.25
         runner.gate.release(20)
+
+
+async def test_a_report_says_what_steps_cost_once_there_were_enough(host, runner):
+    instance = an_instance(host)
+    assert not instance.report().HasField("cost")
+    runner.gate.release(100)
+    with host.request(a_request("r", range(8), max_tokens=MIN_DECODE_STEPS + 1)) as events:
+        while getattr(await events.next(), "finish_reason", None) is None:
+            pass
+    cost = instance.report().cost
+    assert cost.decode_steps >= MIN_DECODE_STEPS
+    assert cost.decode_base_s > 0
+    assert (cost.prefill_steps, cost.prefill_base_s) == (0, 0.0)
 
 
 async def test_who_asks_for_it_hears_what_the_prefix_cache_holds_and_then_what_changes(
