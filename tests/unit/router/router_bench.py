@@ -18,6 +18,7 @@ from pdserve.cluster.instance import InstanceAddress
 from pdserve.config import RouterConfig
 from pdserve.models.source import ModelSource
 from pdserve.rpc.channel import open_channel
+from pdserve.rpc.tls_identity import door_client, link_identity
 from pdserve.rpc.v1 import router_pb2, router_pb2_grpc, types_pb2
 from pdserve.text.tokenizer import Tokenizer
 from services.router.model import ServedModel
@@ -203,8 +204,6 @@ async def bench(prefill: int = 1, decode: int = 1, **options) -> AsyncIterator[B
     prefills = [FakePrefill(f"prefill-{number}", transfers) for number in range(prefill)]
     decodes = [FakeDecode(f"decode-{number}", transfers) for number in range(decode)]
     fakes: list[FakeInstance] = [*prefills, *decodes]
-    for fake in fakes:
-        await fake.start()
     metrics = CollectorRegistry()
     # By load, which is to say in the order of the list: tests know where a request goes.
     defaults = {
@@ -215,13 +214,17 @@ async def bench(prefill: int = 1, decode: int = 1, **options) -> AsyncIterator[B
         "canary_interval_s": 0.0,
     }
     config = RouterConfig(**defaults | options)
+    tls = link_identity(config)
+    for fake in fakes:
+        fake.tls = tls
+        await fake.start()
     members = Members(fakes)
     router = Router(config, tiny_model(), members, metrics)
     stop, listening = asyncio.Event(), asyncio.Event()
     served = asyncio.create_task(router.serve(stop, listening.set))
     try:
         await listening.wait()
-        async with open_channel(router.address) as channel:
+        async with open_channel(router.address, door_client(config)) as channel:
             stub = router_pb2_grpc.InferenceStub(channel)
             it = Bench(router, metrics, prefills, decodes, stub, members, stop, served, Aside())
             for fake in fakes:

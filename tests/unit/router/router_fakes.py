@@ -10,6 +10,7 @@ from itertools import count
 from pdserve.cluster.instance import InstanceAddress, Role
 from pdserve.rpc.errors import servicer_method
 from pdserve.rpc.server import RpcServer
+from pdserve.rpc.tls_identity import TlsIdentity
 from pdserve.rpc.v1 import decode_pb2, decode_pb2_grpc, prefill_pb2, prefill_pb2_grpc, types_pb2
 
 # The one output of the fake model, a token a byte; the token after it is the end token.
@@ -103,6 +104,7 @@ class FakeInstance:
         self.watchers = 0
         self.watches = 0
         self.port = 0
+        self.tls: TlsIdentity | None = None
         # Cleared: the process is stopped, as by SIGSTOP.
         self.awake = asyncio.Event()
         self.awake.set()
@@ -116,7 +118,7 @@ class FakeInstance:
     async def start(self) -> None:
         """Begins a new life, on the port of the last one."""
         self.report.info.incarnation = secrets.token_hex(4)
-        self._server = RpcServer("127.0.0.1", self.port, [])
+        self._server = RpcServer("127.0.0.1", self.port, [], self.tls)
         if self.role is Role.PREFILL:
             add = prefill_pb2_grpc.add_PrefillServicer_to_server
         else:
