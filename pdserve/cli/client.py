@@ -49,7 +49,7 @@ def add_tls_flags(parser: argparse.ArgumentParser) -> None:
         group.add_argument(flag, default=default, metavar=name.upper(), help=f"{text} [{variable}]")
 
 
-def add_timeout_flag(parser: argparse.ArgumentParser) -> None:
+def add_timeout_flag(parser: "argparse._ActionsContainer") -> None:
     """Adds --timeout-s."""
     parser.add_argument(
         "--timeout-s",

@@ -1,10 +1,10 @@
 """What has been generated for one HTTP request, as bodies and chunks have it in common."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
-from google.protobuf.json_format import MessageToDict
-
+from pdserve.client.placement import attempt_of, ledger_of
 from pdserve.rpc.v1 import router_pb2, types_pb2
 
 _REASONS = {types_pb2.FINISH_REASON_STOP: "stop", types_pb2.FINISH_REASON_LENGTH: "length"}
@@ -65,11 +65,9 @@ def explanation_of(ends: Sequence[router_pb2.Finished]) -> dict[str, Any]:
 
 
 def _explained(index: int, end: router_pb2.Finished) -> dict[str, Any]:
-    ledger = {name: getattr(end.ledger, name) for name in end.ledger.DESCRIPTOR.fields_by_name}
-    attempts = [
-        MessageToDict(
-            each, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
-        )
-        for each in end.attempts
-    ]
-    return {"index": index, "stop": end.stop, "ledger": ledger, "attempts": attempts}
+    return {
+        "index": index,
+        "stop": end.stop,
+        "ledger": asdict(ledger_of(end.ledger)),
+        "attempts": [asdict(attempt_of(each)) for each in end.attempts],
+    }

@@ -121,3 +121,20 @@ def test_no_order_of_events_breaks_the_sum(attempts, delivered: float) -> None:
     values = [getattr(ledger, name) for name in (*BEFORE, *AFTER)]
     assert all(value >= 0 for value in values)
     assert sum(values) == pytest.approx(ledger.total_s, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("attempts", "expected"),
+    [
+        ([], {"router_queue_s": 9.0}),
+        ([AttemptTimes(dispatched=101.0)], {"router_queue_s": 1.0, "prefill_queue_s": 8.0}),
+        (
+            [AttemptTimes(dispatched=101.0), AttemptTimes(dispatched=103.0, started=104.0)],
+            {"router_queue_s": 3.0, "prefill_queue_s": 1.0, "prefill_compute_s": 5.0},
+        ),
+    ],
+)
+def test_a_request_without_a_token_has_its_time_where_it_got_to(attempts, expected) -> None:
+    ledger = Timeline(100.0, None, attempts).settle(109.0, 0)
+    assert segments(ledger) == expected
+    assert ledger.ttft_s == ledger.total_s == 9.0
