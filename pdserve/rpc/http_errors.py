@@ -55,6 +55,7 @@ class HttpError:
 _KINDS: dict[type[errors.PdserveError], tuple[HTTPStatus, str, str]] = {
     errors.InvalidRequestError: (HTTPStatus.BAD_REQUEST, _INVALID, "invalid_value"),
     errors.UnknownModelError: (HTTPStatus.NOT_FOUND, _INVALID, "model_not_found"),
+    errors.UnknownRequestError: (HTTPStatus.NOT_FOUND, _INVALID, "request_not_found"),
     errors.UnauthenticatedError: (HTTPStatus.UNAUTHORIZED, _INVALID, "invalid_api_key"),
     errors.OverloadedError: (HTTPStatus.TOO_MANY_REQUESTS, "rate_limit_error", "overloaded"),
     errors.UnavailableError: (HTTPStatus.SERVICE_UNAVAILABLE, _SERVER, "unavailable"),
@@ -83,6 +84,9 @@ def http_error(
     if status in _RETRIED:
         wait_s = max(error.retry_after_s, _RETRY_AFTER_S)
         headers["Retry-After"] = str(math.ceil(wait_s))
+        if error.retry_after_s > 0:
+            # More exactly, as OpenAI's clients read it.
+            headers["Retry-After-Ms"] = str(math.ceil(error.retry_after_s * 1000))
     elif status is HTTPStatus.UNAUTHORIZED:
         headers["WWW-Authenticate"] = "Bearer"
     elif status is HTTPStatus.GATEWAY_TIMEOUT:

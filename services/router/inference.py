@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from pdserve.api_keys import HEADER, ApiKeys
+from pdserve.key_limits import Client
 from pdserve.rpc.errors import servicer_method
 from pdserve.rpc.v1 import router_pb2
 from services.router.serving import Serving
@@ -30,8 +31,8 @@ class InferenceServicer:
         self, request: router_pb2.GenerateRequest, context: "GenerateContext"
     ) -> None:
         """Streams the generated text; cancelling the call ends everything that it started."""
-        client = self._authenticate(context)
-        await self._serving.generate(request, context.time_remaining(), context.write, client)
+        with self._serving.visit(self._authenticate(context)) as visit:
+            await self._serving.generate(request, context.time_remaining(), context.write, visit)
 
     @servicer_method
     async def ListModels(  # noqa: N802
@@ -59,11 +60,11 @@ class InferenceServicer:
     ) -> router_pb2.ExplainResponse:
         """Where a request's time went, and why it was placed as it was."""
         client = self._authenticate(context)
-        return self._serving.explain(request.request_id, client)
+        return self._serving.explain(request.request_id, client.name)
 
-    def _authenticate(self, context: "aio.ServicerContext[Any, Any]") -> str:
-        """The name of the client's API key; empty where no keys are needed."""
+    def _authenticate(self, context: "aio.ServicerContext[Any, Any]") -> Client:
+        """Whose API key was shown; nobody's where no keys are needed."""
         if self._keys is None:
-            return ""
+            return Client()
         metadata = dict(context.invocation_metadata() or ())
         return self._keys.authenticate(str(metadata.get(HEADER, "")))

@@ -42,15 +42,21 @@ class Intake:
         self._model = model
 
     async def accept(
-        self, request: router_pb2.GenerateRequest, request_id: str, context_limit: int
+        self,
+        request: router_pb2.GenerateRequest,
+        request_id: str,
+        context_limit: int,
+        highest: types_pb2.Priority.ValueType,
     ) -> Generation:
         """The request in tokens, when prompt and output fit in `context_limit` tokens.
+
+        Its class is at most `highest`.
 
         Raises `UnknownModelError`, or `InvalidRequestError` naming the field and its limit.
         """
         self._model.check_name(request.model)
         slo = self._objectives.resolve(request.slo)
-        priority = resolve_priority(request.priority, types_pb2.PRIORITY_HIGH)
+        priority = resolve_priority(request.priority, highest)
         StopStrings(request.stop)  # refuses bad ones
         field = _input_field(request)
         prompt = await self._tokenize(request, field, context_limit)

@@ -1,4 +1,4 @@
-"""The requests that run now."""
+"""The requests that are here now."""
 
 import asyncio
 from collections.abc import Iterator
@@ -6,12 +6,19 @@ from contextlib import contextmanager
 
 from pdserve.errors import InvalidRequestError, OverloadedError, UnavailableError
 
+# Requests that are read, besides those that run or wait: reading takes a moment.
+READING = 64
+_RETRY_AFTER_S = 1.0
+
 
 class RequestRegistry:
-    """Bounds the requests that run, keeps their ids distinct, and closes the door for a drain."""
+    """Bounds the requests that are here, keeps their ids distinct, and closes for a drain.
 
-    def __init__(self, max_running: int) -> None:
-        self._max_running = max_running
+    There may be `limit` that run or wait, and a few that have not been read yet.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit + READING
         self._running: set[str] = set()
         self._closed = False
         self._idle = asyncio.Event()
@@ -19,15 +26,15 @@ class RequestRegistry:
 
     @property
     def running(self) -> int:
-        """Number of requests that run."""
+        """Number of requests that are here."""
         return len(self._running)
 
     @contextmanager
     def enter(self, request_id: str) -> Iterator[None]:
-        """The request runs as long as the context lasts.
+        """The request is here as long as the context lasts.
 
-        Raises `UnavailableError` while draining, `OverloadedError` when too many run, and
-        `InvalidRequestError` when this id does already.
+        Raises `UnavailableError` while draining, `OverloadedError` when too many are here, and
+        `InvalidRequestError` when this id is.
         """
         self._check(request_id)
         self._running.add(request_id)
@@ -49,21 +56,23 @@ class RequestRegistry:
         return self._closed
 
     async def idle(self) -> None:
-        """Returns when no request runs."""
+        """Returns when no request is here."""
         await self._idle.wait()
 
     def _check(self, request_id: str) -> None:
         if self._closed:
             raise UnavailableError("the router is draining; use another one")
-        if len(self._running) >= self._max_running:
-            raise OverloadedError(
-                f"{self._max_running} requests run already (max_running)",
-                limit=str(self._max_running),
-                retry_after_s=1.0,
-            )
         if request_id in self._running:
             raise InvalidRequestError(
                 f"ref.request_id {request_id!r} belongs to a request that runs now",
                 field="ref.request_id",
                 limit="unique among running requests",
+            )
+        if len(self._running) >= self._limit:
+            raise OverloadedError(
+                f"{self._limit} requests are here already, to be read, to wait or to run "
+                "(max_running, max_queued)",
+                field="max_queued",
+                limit=str(self._limit),
+                retry_after_s=_RETRY_AFTER_S,
             )

@@ -4,11 +4,16 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager
 from typing import TypeAlias
 
 from pdserve.config import RouterConfig
-from pdserve.errors import DeadlineError, PdserveError
+from pdserve.errors import DeadlineError, OverloadedError, PdserveError
+from pdserve.key_limits import Client
 from pdserve.rpc.v1 import router_pb2, types_pb2
+from services.router.admission.door import Door
+from services.router.admission.gate import Admitted
+from services.router.admission.visit import Visit
 from services.router.dispatcher import Dispatcher
 from services.router.explanations import Explanations, Record
 from services.router.fleet import Fleet
@@ -37,6 +42,7 @@ class Serving:
         dispatcher: Dispatcher,
         orchestrator: Orchestrator,
         registry: RequestRegistry,
+        door: Door,
         metrics: RouterMetrics,
         explanations: Explanations,
     ) -> None:
@@ -47,24 +53,29 @@ class Serving:
         self._dispatcher = dispatcher
         self._orchestrator = orchestrator
         self._registry = registry
+        self._door = door
         self._metrics = metrics
         self._explanations = explanations
+
+    def visit(self, client: Client, runs: int = 1) -> AbstractContextManager[Visit]:
+        """A request of `client` that is made of `runs`: as many calls of `generate`, at once."""
+        return self._door.visit(client, runs)
 
     async def generate(
         self,
         request: router_pb2.GenerateRequest,
         timeout_s: float | None,
         write: Write,
-        client: str = "",
+        visit: Visit,
     ) -> None:
         """Writes every event of the answer, `finished` last, within `timeout_s`.
 
-        `client` is the name of the API key that was shown, empty where none was needed. A
-        `timeout_s` of None, or of more than `request_timeout_s`, is `request_timeout_s`.
+        A `timeout_s` of None, or of more than `request_timeout_s`, is `request_timeout_s`.
         Cancelling ends everything that the request started; so does a `write` that raises, which
         it may with `ClientGoneError`. Raises the `PdserveError` that ended the request.
         """
         received = time.monotonic()
+        client = visit.client.name
         caller = {"client": client} if client else {}
         with self._metrics.request() as outcome:
             request_id = request_id_of(request)
@@ -73,10 +84,14 @@ class Serving:
                     self._explanations.record(request, request_id, client, received) as record,
                     self._registry.enter(request_id),
                 ):
-                    last = await self._generate(request, request_id, record, timeout_s, write)
+                    visit.enter()
+                    last = await self._generate(
+                        request, request_id, record, timeout_s, write, visit
+                    )
             except PdserveError as error:
-                extra = {"request_id": request_id, "reason": error.reason, "detail": str(error)}
-                log.info("request failed", extra={**extra, **caller})
+                refused = isinstance(error, OverloadedError)
+                words = "request refused" if refused else "request failed"
+                log.info(words, extra={"request_id": request_id, **_failure(error), **caller})
                 raise
             log.info("request finished", extra={**_summary(last, received), **caller})
             name = types_pb2.FinishReason.Name(last.finished.reason)
@@ -98,7 +113,9 @@ class Serving:
     def cluster(self) -> router_pb2.GetClusterResponse:
         """Every instance as the router sees it."""
         return router_pb2.GetClusterResponse(
-            instances=self._fleet.status(), running_requests=self._registry.running
+            instances=self._fleet.status(),
+            running_requests=self._door.running,
+            queued_requests=self._door.queued,
         )
 
     def explain(self, request_id: str, client: str) -> router_pb2.ExplainResponse:
@@ -112,12 +129,14 @@ class Serving:
         record: Record,
         timeout_s: float | None,
         write: Write,
+        visit: Visit,
     ) -> router_pb2.GenerateEvent:
         allowed_s = min(timeout_s or self._request_timeout_s, self._request_timeout_s)
         try:
             async with asyncio.timeout(allowed_s):
-                live = await self._accept(request, request_id, record, allowed_s)
-                return await self._stream(live, record, write)
+                live = await self._accept(request, request_id, record, allowed_s, visit.client)
+                async with self._door.run(visit, live) as admitted:
+                    return await self._stream(live, record, write, admitted)
         except TimeoutError as error:
             text = f"the request's deadline of {allowed_s:g} s has passed"
             raise DeadlineError(text, limit=f"{allowed_s:g} s") from error
@@ -128,8 +147,11 @@ class Serving:
         request_id: str,
         record: Record,
         allowed_s: float,
+        client: Client,
     ) -> LiveRequest:
-        generation = await self._intake.accept(request, request_id, self._context_limit())
+        generation = await self._intake.accept(
+            request, request_id, self._context_limit(), client.limits.priority
+        )
         detokenizer = self._model.tokenizer.detokenizer(continuing=generation.continues_prompt)
         timeline = Timeline(record.received)
         deadline = record.received + allowed_s
@@ -138,12 +160,13 @@ class Serving:
         return live
 
     async def _stream(
-        self, live: LiveRequest, record: Record, write: Write
+        self, live: LiveRequest, record: Record, write: Write, admitted: Admitted
     ) -> router_pb2.GenerateEvent:
         """Writes all events; returns the last."""
         producer = asyncio.create_task(self._orchestrator.run(live))
         try:
             while (event := await live.outbox.get()) is not None:
+                admitted.produced(len(event.delta.tokens))
                 await write(event)
                 live.written()
             reason = await producer
@@ -158,6 +181,14 @@ class Serving:
     def _context_limit(self) -> int:
         """Longest prompt + output that can be served now, tokens."""
         return min(self._model.context_length, self._fleet.view().context_limit or 2**31)
+
+
+def _failure(error: PdserveError) -> dict[str, str | float]:
+    """What the log tells of an error; of a refusal, what was exceeded and for how long."""
+    facts: dict[str, str | float] = {"reason": error.reason, "detail": str(error)}
+    if isinstance(error, OverloadedError):
+        facts |= {"limit": error.field, "retry_after_s": round(error.retry_after_s, 3)}
+    return facts
 
 
 def _summary(event: router_pb2.GenerateEvent, received: float) -> dict[str, str | int | float]:

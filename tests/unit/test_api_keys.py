@@ -19,7 +19,7 @@ def path(tmp_path: Path) -> Path:
 
 def test_keys_with_names_and_without(path: Path) -> None:
     path.write_text(f"# who\nalice: {SECRET}\n\n  'quoted-key'\nbob: \"another-key\"\na:b:c:d:e\n")
-    assert read_keys(path) == {
+    assert {key: client.name for key, client in read_keys(path).items()} == {
         SECRET: "alice",
         "quoted-key": "line-4",
         "another-key": "bob",
@@ -61,7 +61,7 @@ def test_a_key_is_shown_as_a_bearer_token(path: Path) -> None:
     path.write_text(f"alice: {SECRET}\n")
     keys = ApiKeys(path)
     for header in (f"Bearer {SECRET}", f"bearer  {SECRET} "):
-        assert keys.authenticate(header) == "alice"
+        assert keys.authenticate(header).name == "alice"
     wrong = (None, "", SECRET, "Bearer", "Bearer ", f"Basic {SECRET}", f"Bearer {SECRET}x")
     for header in (
         *wrong,
@@ -84,7 +84,7 @@ def test_changes_are_taken_over_and_mistakes_are_not(
     other.write_text("bob: bobs-secret\n")
     os.replace(other, path)
     keys.refresh()
-    assert keys.authenticate("Bearer bobs-secret") == "bob"
+    assert keys.authenticate("Bearer bobs-secret").name == "bob"
     with pytest.raises(UnauthenticatedError):
         keys.authenticate(f"Bearer {SECRET}")
     for mistake in ("bobs-secret bobs-secret\n", "", None):
@@ -98,7 +98,7 @@ def test_changes_are_taken_over_and_mistakes_are_not(
             keys.refresh()
         assert len(caplog.records) == 1
         assert "bobs-secret" not in str(vars(caplog.records[0]))
-        assert keys.authenticate("Bearer bobs-secret") == "bob"
+        assert keys.authenticate("Bearer bobs-secret").name == "bob"
     path.write_text(f"alice: {SECRET}\n")
     keys.refresh()
-    assert keys.authenticate(f"Bearer {SECRET}") == "alice"
+    assert keys.authenticate(f"Bearer {SECRET}").name == "alice"

@@ -9,6 +9,7 @@ from pdserve.errors import PdserveError
 from pdserve.rpc.http_errors import http_error
 from pdserve.rpc.v1 import router_pb2
 from pdserve.tasks import task_group
+from services.router.admission.visit import Visit
 from services.router.http.answer import ChoiceText, explanation_of, usage_of
 from services.router.http.form import Form
 from services.router.http.order import Order
@@ -21,11 +22,13 @@ OnEvent = Callable[[int, router_pb2.GenerateEvent], Awaitable[None]]
 class Answering:
     """The answer to one order: what all its parts have in common, and how it is written."""
 
-    def __init__(self, serving: Serving, order: Order, form: Form, model: str, client: str) -> None:
+    def __init__(
+        self, serving: Serving, order: Order, form: Form, model: str, visit: Visit
+    ) -> None:
         self._serving = serving
         self._order = order
         self._form = form
-        self._client = client
+        self._visit = visit
         self._common = {
             "id": f"{form.id_prefix}{order.request_id}",
             "created": int(time.time()),
@@ -78,7 +81,7 @@ class Answering:
             for index, run in enumerate(self._order.runs):
                 write = functools.partial(on_event, index)
                 timeout_s = self._order.terms.timeout_s
-                tasks.create_task(self._serving.generate(run, timeout_s, write, self._client))
+                tasks.create_task(self._serving.generate(run, timeout_s, write, self._visit))
 
     def _chunks(
         self, index: int, event: router_pb2.GenerateEvent, opened: set[int]

@@ -4,9 +4,10 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from pdserve.api_keys import HEADER, ApiKeys
+from pdserve.key_limits import Client
 
-# The name of the client's key; empty where none is needed.
-CLIENT = web.RequestKey("client", str)
+# Whose key was shown; nobody's where none is needed.
+CLIENT = web.RequestKey("client", Client)
 _OF_THE_API = "/v1/"
 
 
@@ -18,7 +19,7 @@ def authentication(keys: ApiKeys | None) -> Middleware:
 
     @web.middleware
     async def authenticate(request: web.Request, handler: Handler) -> web.StreamResponse:
-        request[CLIENT] = ""
+        request[CLIENT] = Client()
         if keys is not None and request.path.startswith(_OF_THE_API):
             request[CLIENT] = keys.authenticate(request.headers.get(HEADER))
         return await handler(request)

@@ -16,6 +16,7 @@ from services.router.http.errors import ID
 from services.router.http.fields import Fields
 from services.router.http.form import ChatForm, CompletionForm, Form
 from services.router.http.headers import REQUEST_ID, terms_of
+from services.router.http.limits import VISIT
 from services.router.http.order import Desk, Order
 from services.router.http.responses import error_response, json_response
 from services.router.http.sse import EventStream
@@ -31,7 +32,8 @@ class GenerationEndpoints:
 
     def __init__(self, config: RouterConfig, model: ServedModel, serving: Serving) -> None:
         self._max_body_bytes = config.max_body_bytes
-        self._max_running = config.max_running
+        # Choices run at the same time, or wait for each other; more could never be here at once.
+        self._max_choices = config.max_running + config.max_queued
         self._model = model
         self._serving = serving
 
@@ -52,16 +54,18 @@ class GenerationEndpoints:
     ) -> Order:
         terms = terms_of(request.headers)
         document = await read_object(request, self._max_body_bytes)
-        return order_of(Fields(document), Desk(request[ID], terms, self._max_running))
+        return order_of(Fields(document), Desk(request[ID], terms, self._max_choices))
 
     async def _answer(self, request: web.Request, order: Order, form: Form) -> web.StreamResponse:
-        answering = Answering(self._serving, order, form, self._model.id, request[CLIENT])
         headers = {REQUEST_ID: order.request_id}
-        try:
-            if not order.stream:
-                return json_response(await answering.whole())
-            events = EventStream(request, headers, WRITE_TIMEOUT_S)
-            await answering.stream(events)
-        except PdserveError as error:
-            return error_response(http_error(error, order.names), headers)
-        return events.response
+        with self._serving.visit(request[CLIENT], len(order.runs)) as visit:
+            request[VISIT] = visit
+            answering = Answering(self._serving, order, form, self._model.id, visit)
+            try:
+                if not order.stream:
+                    return json_response(await answering.whole())
+                events = EventStream(request, headers, WRITE_TIMEOUT_S)
+                await answering.stream(events)
+            except PdserveError as error:
+                return error_response(http_error(error, order.names), headers)
+            return events.response

@@ -81,7 +81,7 @@ def _priority(headers: Mapping[str, str]) -> types_pb2.Priority.ValueType:
     if text is None:
         return types_pb2.PRIORITY_UNSPECIFIED
     if text not in _PRIORITIES:
-        limit = "|".join(_PRIORITIES)
+        limit = ", ".join(_PRIORITIES)
         raise InvalidRequestError(
             f"{PRIORITY} is {text!r}; it must be one of {limit}", field=PRIORITY, limit=limit
         )

@@ -104,8 +104,8 @@ async def test_a_request_id_is_unique_among_running_requests() -> None:
         await it.generate(ref=ref)
 
 
-async def test_more_than_max_running_requests_are_refused() -> None:
-    async with bench(max_running=1) as it:
+async def test_more_requests_than_may_run_and_wait_are_refused() -> None:
+    async with bench(max_running=1, max_queued=0) as it:
         it.prefill[0].scripts = [Script(before={"queued": hang})]
         first = it.aside.run(it.generate())
         await it.until(lambda: it.prefill[0].running == 1)
@@ -113,7 +113,7 @@ async def test_more_than_max_running_requests_are_refused() -> None:
             await it.generate()
         assert raised.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
         error = from_rpc_error(raised.value)
-        assert error.limit == "1"
+        assert (error.field, error.limit) == ("max_queued", "0")
         assert error.retry_after_s > 0
         first.cancel()
 

@@ -103,7 +103,7 @@ async def test_choices_stream_side_by_side() -> None:
 
 
 async def test_choices_are_bounded() -> None:
-    async with http_bench(max_running=4) as (it, client):
+    async with http_bench(max_running=1, max_queued=3) as (it, client):
         for fields in ({"n": 5}, {"n": 129}, {"n": 0}, {"prompt": ["x"] * 5}):
             reply = await client.post(COMPLETIONS, {"prompt": "x"} | fields)
             assert (reply.status, reply.error["param"]) == (400, "n")

@@ -257,7 +257,7 @@ async def test_a_request_id_is_kept_and_given_back() -> None:
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_overload_says_when_to_come_back(stream: bool) -> None:
-    async with http_bench(max_running=1) as (it, client):
+    async with http_bench(max_running=1, max_queued=0) as (it, client):
         it.prefill[0].scripts = [Script(before={"queued": hang})]
         first = it.aside.run(client.complete())
         await it.until(lambda: it.prefill[0].running == 1)

@@ -130,7 +130,7 @@ async def test_bad_requests_are_its_own_exceptions() -> None:
 
 
 async def test_overload_is_retried_by_itself() -> None:
-    async with client_bench(max_running=1) as (it, client):
+    async with client_bench(max_running=1, max_queued=0) as (it, client):
         it.prefill[0].scripts = [Script(before={"queued": hang})]
         first = it.aside.run(client.completions.create(model="tiny", prompt="x"))
         await it.until(lambda: it.prefill[0].running == 1)

@@ -37,7 +37,9 @@ def test_every_error_has_a_status_and_the_shape_that_clients_read(
 def test_clients_are_told_when_to_come_back_in_whole_seconds(
     kind: type[errors.PdserveError], given: float, told: str
 ) -> None:
-    assert http_error(kind("full", retry_after_s=given)).headers == {"Retry-After": told}
+    headers = http_error(kind("full", retry_after_s=given)).headers
+    assert headers["Retry-After"] == told
+    assert headers.get("Retry-After-Ms", "0") == f"{given * 1000:.0f}"
 
 
 def test_a_parameter_may_have_another_name_and_a_code_of_its_own() -> None:
