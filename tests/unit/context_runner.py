@@ -105,7 +105,7 @@ def build_engine(
     pool = BlockPool(blocks, prefix_cache=prefix_cache)
     longest = max_model_len or blocks * block_size
     return Engine(
-        Scheduler(pool, block_size, TokenBudget(max_tokens, max_seqs), longest),
+        Scheduler(pool, block_size, TokenBudget(max_tokens, max_seqs), longest, clock),
         runner,
         fingerprint="tokens",
         block_size=block_size,

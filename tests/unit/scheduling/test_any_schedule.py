@@ -9,6 +9,7 @@ from pdserve.engine.engine import EngineRequest
 from pdserve.engine.events import Admitted
 from pdserve.sampling import SamplingParams
 from pdserve.scheduling.sequence import Work
+from pdserve.scheduling.urgency import ORDINARY, Priority, Urgency
 
 # Prompts are cut from few texts, so that prefixes meet in the cache.
 TEXTS = [[text] * 3 + list(range(text, text + 20)) for text in range(3)]
@@ -24,8 +25,11 @@ class EngineMachine(RuleBasedStateMachine):
         max_tokens=st.integers(1, 24),
         max_seqs=st.integers(1, 5),
         prefix_cache=st.booleans(),
+        urgencies=st.booleans(),
     )
-    def build(self, blocks, block_size, max_tokens, max_seqs, prefix_cache):
+    def build(self, blocks, block_size, max_tokens, max_seqs, prefix_cache, urgencies):
+        self.now = 0.0
+        self.urgencies = urgencies
         self.capacity = blocks * block_size
         self.runner = ContextRunner(block_size)
         self.engine = build_engine(
@@ -35,6 +39,7 @@ class EngineMachine(RuleBasedStateMachine):
             max_tokens=max_tokens,
             max_seqs=max_seqs,
             prefix_cache=prefix_cache,
+            clock=lambda: self.now,
         )
         self.arrivals = 0
         self.requests = {}
@@ -54,14 +59,18 @@ class EngineMachine(RuleBasedStateMachine):
         ignore_eos=st.booleans(),
         min_tokens=st.integers(0, 6),
         more=st.integers(1, 12),
+        priority=st.sampled_from(Priority),
+        due_in_s=st.none() | st.integers(-5, 30),
     )
-    def arrive(self, text, prompt, done, work, ignore_eos, min_tokens, more):
+    def arrive(self, text, prompt, done, work, ignore_eos, min_tokens, more, priority, due_in_s):
         prompt = min(prompt, self.capacity - done - 1)
         if prompt < 1:
             return
-        self.add(text[:prompt], done, work, ignore_eos, min_tokens, done + more)
+        due_s = None if due_in_s is None else self.now + due_in_s
+        urgency = Urgency(priority, due_s) if self.urgencies else ORDINARY
+        self.add(text[:prompt], done, work, ignore_eos, min_tokens, done + more, urgency)
 
-    def add(self, prompt, done, work, ignore_eos, min_tokens, max_tokens):
+    def add(self, prompt, done, work, ignore_eos, min_tokens, max_tokens, urgency):
         outputs = []
         for _ in range(done):
             outputs.append(next_token([*prompt, *outputs]))
@@ -70,10 +79,14 @@ class EngineMachine(RuleBasedStateMachine):
         sampling = SamplingParams(
             max_tokens=max_tokens, min_tokens=min(min_tokens, max_tokens), ignore_eos=ignore_eos
         )
-        request = EngineRequest(key, tuple(prompt), tuple(outputs), sampling, work)
+        request = EngineRequest(key, tuple(prompt), tuple(outputs), sampling, work, urgency)
         self.requests[key] = request
         self.outputs[key] = outputs
         self.engine.add(request)
+
+    @rule(seconds=st.integers(0, 20))
+    def time_passes(self, seconds):
+        self.now += seconds
 
     @rule()
     def step(self):
@@ -155,7 +168,8 @@ class EngineMachine(RuleBasedStateMachine):
         if not hasattr(self, "engine"):
             return
         self.engine.check()
-        assert self.admissions == sorted(self.admissions), "first come, first served"
+        in_order = self.admissions == sorted(self.admissions)
+        assert self.urgencies or in_order, "equals are served in the order of arrival"
         for key, outputs in self.outputs.items():
             assert outputs == self.expected(key)[: len(outputs)]
         for key in self.held:

@@ -9,7 +9,7 @@ from pdserve.scheduling.batching import TokenBudget
 from pdserve.scheduling.load import QueuedWork, SchedulerLoad
 from pdserve.scheduling.scheduler import Scheduler
 from pdserve.scheduling.sequence import FinishReason, Sequence, State, Work
-from pdserve.scheduling.urgency import Priority
+from pdserve.scheduling.urgency import Priority, Urgency
 
 BLOCK = 4
 
@@ -170,6 +170,23 @@ def test_a_preempted_decode_sequence_computes_its_own_kv():
     scheduler.remove(scheduler.get("old"))
     assert step(scheduler) == ["d"]
     assert decode.state is State.RUNNING
+
+
+def test_the_urgent_go_first_and_are_preempted_last():
+    scheduler = a_scheduler(blocks=2)
+    for key, priority in (
+        ("low", Priority.LOW),
+        ("normal", Priority.NORMAL),
+        ("high", Priority.HIGH),
+    ):
+        sequence = unlike(key, 4)
+        sequence.urgency = Urgency(priority)
+        scheduler.add(sequence)
+    assert step(scheduler) == ["high", "normal"]
+    assert step(scheduler) == ["high"], "which takes the block that it needs from the other"
+    assert scheduler.get("normal").state is State.WAITING
+    scheduler.remove(scheduler.get("high"))
+    assert step(scheduler) == ["normal"], "the one that came back has kept its place"
 
 
 @pytest.mark.parametrize("ends", [(), (99,)])
