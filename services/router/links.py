@@ -44,11 +44,10 @@ class LinkState:
 
 @dataclass(frozen=True, slots=True)
 class LinkEstimates:
-    """Matrices `[prefill, decode]`: bytes per second, bytes under way, and who has a channel."""
+    """Matrices `[prefill, decode]`: bytes per second, and bytes under way."""
 
     bytes_per_s: Floats
     in_flight_bytes: Floats
-    warm: NDArray[np.bool_]
 
 
 class Links:
@@ -122,7 +121,7 @@ class Links:
         kept = np.exp2((links[_AT] - self._clock()) / self._half_life_s)
         seconds = _PRIOR_BYTES / links[_PRIOR] + links[_SECONDS] * kept
         bytes_per_s = (_PRIOR_BYTES + links[_BYTES] * kept) / seconds
-        return LinkEstimates(bytes_per_s, links[_IN_FLIGHT], links[_TRANSFERS] > 0)
+        return LinkEstimates(bytes_per_s, links[_IN_FLIGHT])
 
     def idle_pairs(self, older_than_s: float, limit: int = 64) -> list[tuple[str, str]]:
         """At most `limit` pairs that nobody has measured for so long: those that never were first,

@@ -21,12 +21,13 @@ _STRETCH = 2.0
 class Local:
     """What is expected where decode computes the prompt.
 
-    `extra_s` is what its steps take longer by it, `has_room` whether those that decode there keep
-    their TPOT meanwhile and the request need not wait for memory.
+    `total_s` is until the expected end. `extra_s` is what the steps of all that decode there take
+    longer by it, together. `has_room` says whether they keep their TPOT meanwhile, and the request
+    need not wait for memory.
     """
 
     decode: Candidate
-    cached_tokens: int
+    total_s: float
     extra_s: float
     has_room: bool
     score: Score
@@ -37,16 +38,18 @@ class Local:
         return Placement(Rung.LOCAL, None, self.decode, reason, (self.score,))
 
 
-def best_local(request: PlacementRequest, decode: Side) -> Local:
-    """The decode instance that can best do both phases; `decode` must not be empty."""
+def best_local(request: PlacementRequest, decode: Side, gaps: float) -> Local:
+    """The decode instance that can best do both phases of a request with so many gaps between its
+    tokens; `decode` must not be empty.
+    """
     load = decode.rows["decoding"] + decode.rows["waiting"]
     count = min(_LOOKED_AT, len(load))
     looked_at = {*np.argsort(-decode.cached)[:count], *np.argsort(load)[:count]}
-    locals_ = [_expect(request, decode, int(index)) for index in sorted(looked_at)]
+    locals_ = [_expect(request, decode, int(index), gaps) for index in sorted(looked_at)]
     return min(locals_, key=lambda each: (not each.has_room, each.score.ttft_s))
 
 
-def _expect(request: PlacementRequest, decode: Side, index: int) -> Local:
+def _expect(request: PlacementRequest, decode: Side, index: int, gaps: float) -> Local:
     candidate = decode.candidates[index]
     cost, load = candidate.cost or GUESS, candidate.load
     batch, context = load.decoding, load.tokens
@@ -61,8 +64,9 @@ def _expect(request: PlacementRequest, decode: Side, index: int) -> Local:
     tpot_s = decode_s(cost, batch + 1, context + request.tokens)
     return Local(
         decode=candidate,
-        cached_tokens=cached,
-        extra_s=chunks * (step_s - before_s),
+        total_s=queue_s + compute_s + tpot_s * gaps,
+        # The request's own time counts too: that of the device is not free when nobody decodes.
+        extra_s=chunks * (step_s - before_s) * (batch + 1),
         has_room=candidate.cost is not None and _has_room(request, candidate, step_s, before_s),
         score=Score(
             rung=Rung.LOCAL,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from services.router.placement.prediction import Decodes, Floats, Habits, Prefills
+from services.router.placement.prediction import Decodes, Floats, Prefills
 from services.router.placement.sides import Side
 from services.router.placer import Objectives, PlacementRequest, Rung, Score
 
@@ -130,11 +130,12 @@ def weigh(
     handoff_s: Floats,
     bandwidth: Floats,
     usable: NDArray[np.bool_],
-    habits: Habits,
+    gaps: float,
 ) -> Pairs:
-    """The pairs of two sides with all that is expected of them, for a request with objectives."""
+    """The pairs of two sides with all that is expected of them by a request with so many gaps
+    between its tokens.
+    """
     prefill, decode = sides
-    gaps = max(1.0, min(habits.output_tokens, request.total_tokens - request.tokens) - 1)
     tpot_s = steps.step_s + handoff_s / gaps
     objectives = request.objectives
     violation = np.maximum(0.0, steps.step_s / decode.rows["tpot_limit"] - 1) + np.zeros_like(

@@ -16,9 +16,6 @@ from services.router.placer import PRIORITIES
 
 Floats = NDArray[np.float64]
 
-# A pair that has no channel yet builds one, as far as computing the prompt does not hide it.
-_COLD_S = 0.2
-
 
 @dataclass(frozen=True, slots=True)
 class Habits:
@@ -106,5 +103,4 @@ def handoffs(
     hidden_s = compute_s[:, None] * (1 - 1 / groups)
     seen_s = np.maximum(moving_s - hidden_s, moving_s / groups)
     others_s = links.in_flight_bytes / links.bytes_per_s
-    cold_s = np.where(links.warm, 0.0, np.maximum(0.0, _COLD_S - compute_s)[:, None])
-    return np.asarray(seen_s + others_s + cold_s + admission_s)
+    return np.asarray(seen_s + others_s + admission_s)

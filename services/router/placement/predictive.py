@@ -3,8 +3,9 @@
 Among pairs that are expected to meet it, the one that has most of the prompt cached, then the
 fullest decode instance that still does: what stays empty can take the next burst, or be given up.
 A request without an SLO goes where it is expected to end first. Decode computes the prompt itself
-where that takes less than handing it over, or where no pair meets the SLO, but only while those
-that decode there keep their TPOT (chunks among decodes: Sarathi-Serve, OSDI 2024, section 4.2).
+where no pair meets the SLO as well, or where that costs those that decode there less time than it
+saves, and only while they keep their TPOT (chunks among decodes: Sarathi-Serve, OSDI 2024, section
+4.2).
 """
 
 import random
@@ -67,9 +68,10 @@ class Predictive:
         if not able:
             return Refusal(nobody("decode", view))
         decode = self._sides.side(Role.DECODE, request, able)
-        local = best_local(request, decode)
+        gaps = self._gaps(request)
+        local = best_local(request, decode, gaps)
         sources = able_prefills(request, view)
-        pairs = self._pairs(request, sources, decode) if sources else None
+        pairs = self._pairs(request, sources, decode, gaps) if sources else None
         if pairs is None or not pairs.count:
             why = self._no_pair(sources, decode.candidates, view)
             return overload(request, view) or local.placement(why)
@@ -84,8 +86,17 @@ class Predictive:
             return self._refusal(pairs, best)
         return _remote(pairs, best)
 
+    def _gaps(self, request: PlacementRequest) -> float:
+        """How many gaps between its tokens the request is expected to have."""
+        most = request.total_tokens - request.tokens
+        return max(1.0, min(self._knowledge.habits.output_tokens, most) - 1)
+
     def _pairs(
-        self, request: PlacementRequest, sources: Sequence[Candidate], decode: Side
+        self,
+        request: PlacementRequest,
+        sources: Sequence[Candidate],
+        decode: Side,
+        gaps: float,
     ) -> Pairs:
         """What is expected of every pair of the shortlist."""
         everywhere = self._sides.side(Role.PREFILL, request, sources)
@@ -105,7 +116,7 @@ class Predictive:
             handoffs(prefill.rows, expected.compute_s, links, size_bytes, steps.admission_s),
             links.bytes_per_s,
             self._usable(prefill, decode),
-            self._knowledge.habits,
+            gaps,
         )
 
     def _usable(self, prefill: Side, decode: Side) -> NDArray[np.bool_]:
@@ -174,10 +185,16 @@ def _first_rows(side: Side) -> list[tuple[Candidate, np.void]]:
 
 def _local_is_better(local: Local, pairs: Pairs, best: Pair) -> str:
     """Why decode should compute the prompt; empty where it should not."""
-    if local.score.violation + VIOLATION_SLACK < pairs.violation[best]:
+    more = local.score.violation - pairs.violation[best]
+    if more < -VIOLATION_SLACK:
         return "no pair is expected to meet the objectives as well"
-    if local.score.violation <= pairs.violation[best] and local.extra_s <= pairs.handoff_s[best]:
-        return "computing the prompt takes less than handing it over"
+    if pairs.objectives.any and pairs.violation[best] <= VIOLATION_SLACK:
+        # What meets the objectives need not be faster; only the hand-off is work that is saved.
+        saved_s = pairs.handoff_s[best]
+    else:
+        saved_s = pairs.total_s[best] - local.total_s
+    if more <= 0 and local.extra_s < saved_s:
+        return "computing the prompt costs decode less time than it saves"
     return ""
 
 
