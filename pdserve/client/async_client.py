@@ -113,7 +113,7 @@ class AsyncClient:
         try:
             return await method(request, timeout=CALL_TIMEOUT_S, metadata=metadata)
         except grpc.RpcError as error:
-            raise failure_of(error, self._connection.address) from error
+            raise failure_of(error, self._connection.address, self._connection.tls) from error
         except asyncio.CancelledError:
             if is_own_cancellation():
                 raise cut_off(self._connection.address) from None

@@ -106,4 +106,4 @@ class Client:
         try:
             return method(request, timeout=CALL_TIMEOUT_S, metadata=metadata)
         except grpc.RpcError as error:
-            raise failure_of(error, self._connection.address) from error
+            raise failure_of(error, self._connection.address, self._connection.tls) from error

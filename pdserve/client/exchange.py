@@ -103,7 +103,7 @@ class Exchange:
         """
         if self.closed or self.answer is not None:
             return None
-        failure = failure_of(error, self._connection.address)
+        failure = failure_of(error, self._connection.address, self._connection.tls)
         passing = isinstance(failure, UnavailableError | OverloadedError)
         if not passing or self._first is not None or self._tries > self._connection.retries:
             raise failure from error

@@ -6,6 +6,8 @@ import grpc
 
 from pdserve.errors import DeadlineError, PdserveError, UnavailableError
 from pdserve.rpc.errors import from_rpc_error, sent_detail
+from pdserve.rpc.handshake import handshake_failure
+from pdserve.rpc.tls import ClientTls
 
 # How gRPC says that a name has no address, or that nobody listens there.
 _NOBODY_THERE = ("failed to connect", "errors resolving", "resolution")
@@ -15,12 +17,14 @@ class NoRouterError(UnavailableError):
     """Nobody listens at the router's address."""
 
 
-def failure_of(error: grpc.RpcError, address: str) -> PdserveError:
+def failure_of(error: grpc.RpcError, address: str, tls: ClientTls | None) -> PdserveError:
     """The router's own error where it spoke, else what became of the call to it."""
     if sent_detail(error) is not None:
         return from_rpc_error(error)
     code, details = error.code(), error.details() or ""
     if code is grpc.StatusCode.UNAVAILABLE:
+        if why := handshake_failure(details, tls):
+            return UnavailableError(f"no connection to the router at {address}: {why}")
         if any(words in details for words in _NOBODY_THERE):
             return NoRouterError(f"no router at {address}")
         return UnavailableError(f"the router at {address} went away: {details}")

@@ -8,13 +8,14 @@ import aiohttp
 import openai
 import pytest
 from http_client import HELLO, Client
-from issued_certificates import Authority, Issued
 from router_bench import Bench, bench
 from router_fakes import ANSWER, FakeInstance, Script
 
 from pdserve import followed_file
+from pdserve.cli.main import main
 from pdserve.rpc.channel import open_channel
 from pdserve.rpc.v1 import router_pb2, router_pb2_grpc
+from tests.doubles.issued_certificates import Authority, Issued
 
 
 @pytest.fixture
@@ -141,3 +142,17 @@ async def test_rotation_reaches_doors_and_links_and_cuts_nothing(issued: Issued)
         released.set()
         assert (await running).text == ANSWER
         assert len(it.decode[0].requests) == 3, "a request was placed again"
+
+
+async def test_commands_and_what_they_say_without_the_authority(
+    issued: Issued, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with bench(**issued.options()) as it:
+        words = ("models", "--router", it.router.address)
+        assert await asyncio.to_thread(main, [*words, "--tls-ca", str(issued.ca)]) == 0
+        assert "tiny" in capsys.readouterr().out
+        assert await asyncio.to_thread(main, words) == 1
+        assert "it may want TLS" in capsys.readouterr().err
+        stranger = Authority().issue(issued.ca.parent / "stranger")
+        assert await asyncio.to_thread(main, [*words, "--tls-ca", str(stranger.ca)]) == 1
+        assert "its certificate is refused" in capsys.readouterr().err

@@ -4,12 +4,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from issued_certificates import Authority, Issued, put, with_passphrase
 
 from pdserve.config import InstanceConfig, RouterConfig
 from pdserve.errors import ConfigError
 from pdserve.rpc.tls import ClientTls
 from pdserve.rpc.tls_identity import door_client, door_identity, link_identity
+from tests.doubles.issued_certificates import Authority, Issued, put, with_passphrase
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,6 @@ import grpc
 import pytest
 from grpc import aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from issued_certificates import Authority, put
 
 from pdserve.config import RouterConfig
 from pdserve.rpc.channel import open_channel
@@ -20,6 +19,7 @@ from pdserve.rpc.renewed_channel import RenewedChannel
 from pdserve.rpc.server import RpcServer
 from pdserve.rpc.tls import ClientTls
 from pdserve.rpc.tls_identity import TlsIdentity, door_client, door_identity, link_identity
+from tests.doubles.issued_certificates import Authority, put
 
 TIMEOUT_S = 20
 ASKED = health_pb2.HealthCheckRequest()
