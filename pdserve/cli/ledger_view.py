@@ -49,16 +49,19 @@ class _Span:
 def answer_view(answer: Answer) -> RenderableType:
     """The ledger, the attempts, and what there is in all."""
     return Group(
-        ledger_table(answer.ledger),
+        ledger_table(answer.ledger, answer.total_s),
         Text("Placement", style="italic"),
         *map(attempt_text, answer.attempts),
         _totals(answer),
-        _seen(answer),
+        Text(f"request {answer.request_id}; seen from here: TTFT {milliseconds(answer.ttft_s)} ms"),
     )
 
 
-def ledger_table(ledger: Ledger) -> Table:
-    """A row a segment, each beginning where the one before ends; sums below those that they sum."""
+def ledger_table(ledger: Ledger, seen_s: float | None = None) -> Table:
+    """A row a segment, each beginning where the one before ends; sums below those that they sum.
+
+    `seen_s` is the total time that the client saw, with what passed outside the router.
+    """
     table = Table(title="Ledger", title_justify="left")
     table.add_column("segment")
     table.add_column("ms", justify="right")
@@ -67,10 +70,15 @@ def ledger_table(ledger: Ledger) -> Table:
     ttft = _Span("TTFT", 0.0, before[-1].end_s)
     after = list(_spans(ledger, _AFTER_FIRST_TOKEN, ttft.end_s))
     total = _Span("total", 0.0, after[-1].end_s)
-    for spans, their_sum in ((before, ttft), (after, total)):
+    sums = [(before, ttft), (after, total)]
+    if seen_s is not None:
+        seen = _Span("seen from here", 0.0, max(seen_s, total.end_s))
+        sums.append(([_Span("outside the router", total.end_s, seen.end_s)], seen))
+    whole_s = sums[-1][1].end_s
+    for spans, their_sum in sums:
         for span in spans:
-            table.add_row(f"  {span.label}", span.ms, span.bar(total.end_s))
-        bar = their_sum.bar(total.end_s)
+            table.add_row(f"  {span.label}", span.ms, span.bar(whole_s))
+        bar = their_sum.bar(whole_s)
         table.add_row(their_sum.label, their_sum.ms, bar, style="bold", end_section=True)
     return table
 
@@ -132,13 +140,4 @@ def _totals(answer: Answer) -> Text:
     return Text(
         f"{usage_text(answer.usage)}, ended by {end}; "
         f"TPOT {milliseconds(answer.ledger.tpot_s)} ms; {transfer_text(answer.ledger)}"
-    )
-
-
-def _seen(answer: Answer) -> Text:
-    outside_s = max(0.0, answer.total_s - answer.ledger.total_s)
-    return Text(
-        f"request {answer.request_id}, seen from here: TTFT {milliseconds(answer.ttft_s)} ms, "
-        f"total {milliseconds(answer.total_s)} ms, {milliseconds(outside_s)} of it outside the "
-        "router"
     )

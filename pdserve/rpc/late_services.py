@@ -6,6 +6,7 @@ from typing import Any
 import grpc
 
 from pdserve.errors import UnavailableError
+from pdserve.rpc.arrival import note_arrival
 from pdserve.rpc.errors import abort
 
 
@@ -32,6 +33,8 @@ class LateServices(grpc.GenericRpcHandler):
         self, handler_call_details: grpc.HandlerCallDetails
     ) -> "grpc.RpcMethodHandler[Any, Any] | None":
         """The method that was called; None where this server does not have it."""
+        # gRPC asks in the task that then reads the message and runs the method.
+        note_arrival()
         for handler in self._handlers:
             method = handler.service(handler_call_details)
             if method is not None:

@@ -10,6 +10,7 @@ from typing import TypeAlias
 from pdserve.config import RouterConfig
 from pdserve.errors import DeadlineError, OverloadedError, PdserveError
 from pdserve.key_limits import Client
+from pdserve.rpc.arrival import arrived_at
 from pdserve.rpc.v1 import router_pb2, types_pb2
 from services.router.admission.door import Door
 from services.router.admission.gate import Admitted
@@ -45,6 +46,7 @@ class Serving:
         door: Door,
         metrics: RouterMetrics,
         explanations: Explanations,
+        links: Callable[[], list[router_pb2.LinkStatus]],
     ) -> None:
         self._request_timeout_s = config.request_timeout_s
         self._model = model
@@ -56,6 +58,7 @@ class Serving:
         self._door = door
         self._metrics = metrics
         self._explanations = explanations
+        self._links = links
 
     def visit(self, client: Client, runs: int = 1) -> AbstractContextManager[Visit]:
         """A request of `client` that is made of `runs`: as many calls of `generate`, at once."""
@@ -74,7 +77,7 @@ class Serving:
         Cancelling ends everything that the request started; so does a `write` that raises, which
         it may with `ClientGoneError`. Raises the `PdserveError` that ended the request.
         """
-        received = time.monotonic()
+        received = arrived_at()
         client = visit.client.name
         caller = {"client": client} if client else {}
         with self._metrics.request() as outcome:
@@ -116,6 +119,7 @@ class Serving:
             instances=self._fleet.status(),
             running_requests=self._door.running,
             queued_requests=self._door.queued,
+            links=self._links(),
         )
 
     def explain(self, request_id: str, client: str) -> router_pb2.ExplainResponse:

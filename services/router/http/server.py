@@ -13,7 +13,9 @@ from pdserve.rpc.server import check_port_is_free, join_host_port
 from pdserve.rpc.tls_identity import TlsIdentity
 from services.router.http.authentication import authentication
 from services.router.http.errors import answer_errors
+from services.router.http.explain import ExplainEndpoint
 from services.router.http.generation import WRITE_TIMEOUT_S, GenerationEndpoints
+from services.router.http.limits import tell_limits
 from services.router.http.models import ModelEndpoints
 from services.router.http.monitoring import MonitoringEndpoints
 from services.router.model import ServedModel
@@ -51,6 +53,7 @@ class HttpServer:
         middlewares = [answer_errors, authentication(keys)]
         app = web.Application(middlewares=middlewares, client_max_size=config.max_body_bytes)
         app.add_routes(_routes(config, model, serving, collectors))
+        app.on_response_prepare.append(tell_limits)
         self._runner = web.AppRunner(
             app,
             # A client that goes away ends what it asked for, also while nothing is written to it.
@@ -90,6 +93,7 @@ def _routes(
         web.get("/v1/models", models.list),
         # Ids of the hub have a slash.
         web.get("/v1/models/{id:.+}", models.get),
+        web.get("/v1/pdserve/requests/{id:.+}", ExplainEndpoint(serving).get),
         web.get("/health", monitoring.health),
         web.get("/ready", monitoring.ready),
         web.get("/metrics", monitoring.metrics),

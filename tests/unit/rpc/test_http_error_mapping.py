@@ -12,6 +12,7 @@ STATUSES = {
     errors.InvalidRequestError: 400,
     errors.UnauthenticatedError: 401,
     errors.UnknownModelError: 404,
+    errors.UnknownRequestError: 404,
     errors.OverloadedError: 429,
     errors.UnavailableError: 503,
     errors.DeadlineError: 504,
