@@ -78,6 +78,8 @@ class Watcher:
         self._stuck_s = math.inf
         self._report: types_pb2.LoadReport | None = None
         self._reported_at = 0.0
+        # How long the router could not have noticed a report since then.
+        self._stood_still_s = 0.0
 
     async def run(self) -> None:
         """Watches until it is cancelled."""
@@ -148,9 +150,13 @@ class Watcher:
         """Raises `TimeoutError` when no report has come for too long.
 
         How long that is changes with the requests on the instance, so it looks again and again.
+        While this process itself stands still nobody is silent: a router that was stopped for a
+        while must not take all of the fleet for dead.
         """
-        while (left_s := self._silent_at() - time.monotonic()) > 0:  # noqa: ASYNC110
-            await asyncio.sleep(min(left_s, self._patience.interval_s))
+        while (left_s := self._silent_at() - time.monotonic()) > 0:
+            wakes_at = time.monotonic() + min(left_s, self._patience.interval_s)
+            await asyncio.sleep(wakes_at - time.monotonic())
+            self._stood_still_s += max(0.0, time.monotonic() - wakes_at)
         raise TimeoutError
 
     def _open(
@@ -167,13 +173,17 @@ class Watcher:
     def _silent_at(self) -> float:
         """When whoever listens there is given up if it says nothing more."""
         if self.instance:
-            return self._reported_at + self._patience.silence_s(*self.instance.strictest_slo())
-        patience_s = max(self._config.connect_timeout_s, self._config.silence_timeout_s)
-        return max(self._opened_at, self._reported_at) + patience_s
+            since = self._reported_at
+            patience_s = self._patience.silence_s(*self.instance.strictest_slo())
+        else:
+            since = max(self._opened_at, self._reported_at)
+            patience_s = max(self._config.connect_timeout_s, self._config.silence_timeout_s)
+        return since + self._stood_still_s + patience_s
 
     def _observe(self, channel: aio.Channel, report: types_pb2.LoadReport) -> None:
         self._report = report
         self._reported_at = time.monotonic()
+        self._stood_still_s = 0.0
         if report.info.model not in self._model.names:
             text = f"its model is {report.info.model}, the router's is {self._model.id}"
             self._withdraw(State.DOWN, text)

@@ -241,7 +241,9 @@ class FakeDecode(FakeInstance, decode_pb2_grpc.DecodeServicer):
             if remote:
                 await self.step(script, "kv_ready")
                 self.transfers[request.kv_source.transfer_id].set()
-                await send(kv_ready=decode_pb2.DecodeKvReady(transfer_s=0.001, bytes=4096))
+                await send(
+                    kv_ready=decode_pb2.DecodeKvReady(transfer_s=0.001, bytes=4096, link_s=0.001)
+                )
             indices, reason = _rest(request, remote)
             for message in script.mangle(_batched(indices, script.batch)):
                 await self.step(script, message[0][0])
