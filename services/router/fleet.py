@@ -62,6 +62,10 @@ class Fleet:
             if watcher.instance and watcher.instance.incarnation == incarnation
         )
 
+    def instances(self) -> list[Instance]:
+        """Every instance that is known and not lost, whether or not it takes requests."""
+        return [each.instance for each in self._watchers.values() if each.instance]
+
     def changed(self) -> asyncio.Event:
         """An event that is set at the next report or change of state."""
         return self._changed

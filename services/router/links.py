@@ -135,25 +135,24 @@ class Links:
 
     def states(self, limit: int) -> list[LinkState]:
         """At most `limit` pairs over which KV has moved."""
-        now = self._clock()
         rows, columns = np.nonzero(self._present()[_TRANSFERS])
-        states = []
-        for each in range(min(len(rows), limit)):
-            prefill, decode = self._names(int(rows[each]), int(columns[each]))
-            pair = self.prefills[prefill], self.decodes[decode]
-            link = self._pairs[:, pair[0], pair[1]]
-            estimate = self.estimates(np.array(pair[:1]), np.array(pair[1:]))
-            states.append(
-                LinkState(
-                    prefill=prefill,
-                    decode=decode,
-                    distance=self._places[prefill].distance(self._places[decode]),
-                    bytes_per_s=float(estimate.bytes_per_s[0, 0]),
-                    transfers=int(link[_TRANSFERS]),
-                    age_s=now - float(link[_AT]),
-                )
-            )
-        return states
+        count = min(len(rows), limit)
+        pairs = [self._names(int(rows[each]), int(columns[each])) for each in range(count)]
+        return [self.state(*pair) for pair in pairs]
+
+    def state(self, prefill: str, decode: str) -> LinkState:
+        """One pair of instances that are there."""
+        row, column = self.prefills[prefill], self.decodes[decode]
+        link = self._pairs[:, row, column]
+        estimate = self.estimates(np.array([row]), np.array([column]))
+        return LinkState(
+            prefill=prefill,
+            decode=decode,
+            distance=self._places[prefill].distance(self._places[decode]),
+            bytes_per_s=float(estimate.bytes_per_s[0, 0]),
+            transfers=int(link[_TRANSFERS]),
+            age_s=self._clock() - float(link[_AT]) if link[_TRANSFERS] else 0.0,
+        )
 
     def _present(self) -> Floats:
         """The pairs of the instances that are there, in the order of `items`."""

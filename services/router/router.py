@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry
@@ -26,6 +27,7 @@ from services.router.fleet import Fleet
 from services.router.http.server import HttpServer
 from services.router.inference import InferenceServicer
 from services.router.knowledge import Knowledge
+from services.router.link_status import link_statuses
 from services.router.metrics import RouterMetrics
 from services.router.model import ServedModel
 from services.router.orchestrator import Orchestrator
@@ -99,6 +101,7 @@ class Router:
             self._door,
             self._metrics,
             Explanations(config.explain_requests, self.name),
+            partial(link_statuses, self.fleet, knowledge.links, self.breakers),
         )
         servicer = InferenceServicer(serving, self._keys)
         self._server.register(router_pb2_grpc.add_InferenceServicer_to_server, servicer)

@@ -29,7 +29,7 @@ from services.router.placement.local import Local, best_local
 from services.router.placement.pairs import VIOLATION_SLACK, Pair, Pairs, weigh
 from services.router.placement.prediction import decodes, handoffs, prefills
 from services.router.placement.sides import Side, Sides
-from services.router.placer import Placement, PlacementRequest, Refusal, Rung
+from services.router.placer import Placement, PlacementRequest, Refusal, Rung, Score
 from services.router.view import Candidate, FleetView
 
 # Pairs of incarnations, prefill and decode.
@@ -200,19 +200,25 @@ def _local_is_better(local: Local, pairs: Pairs, best: Pair) -> str:
 
 def _remote(pairs: Pairs, best: Pair) -> Placement:
     score = pairs.score(best, "chosen")
-    cached = f", {score.cached_tokens} tokens cached" if score.cached_tokens else ""
-    reason = (
-        f"best of {pairs.count} pairs: TTFT {score.ttft_s * 1e3:.0f} ms on {score.prefill}"
-        f" ({score.queue_s * 1e3:.0f} ms queue{cached}), hand-off {score.handoff_s * 1e3:.0f} ms"
-        f" at {score.bandwidth / 1e9:.3g} GB/s, TPOT {score.tpot_s * 1e3:.1f} ms on {score.decode}"
-    )
-    if score.violation > VIOLATION_SLACK:
-        reason += f"; misses the objectives by {score.violation:.0%}"
     return Placement(
         Rung.REMOTE,
         pairs.prefill.candidates[best[0]],
         pairs.decode.candidates[best[1]],
-        reason,
+        _reason(score, pairs.count, known=pairs.known(best)),
         (score, *pairs.runners_up(best)),
         pairs.count,
     )
+
+
+def _reason(score: Score, count: int, *, known: bool) -> str:
+    which = "the only pair" if count == 1 else f"best of {count} pairs"
+    if not known:
+        return f"{which} by load: {score.prefill} and {score.decode} have not told their costs yet"
+    queue = f"{score.queue_s * 1e3:.0f} ms queue"
+    cached = f", {score.cached_tokens} tokens cached" if score.cached_tokens else ""
+    missed = score.violation > VIOLATION_SLACK
+    return (
+        f"{which}: TTFT {score.ttft_s * 1e3:.0f} ms on {score.prefill} ({queue}{cached}),"
+        f" hand-off {score.handoff_s * 1e3:.1f} ms at {score.bandwidth / 1e9:.3g} GB/s,"
+        f" TPOT {score.tpot_s * 1e3:.1f} ms on {score.decode}"
+    ) + (f"; misses the objectives by {score.violation:.0%}" if missed else "")
