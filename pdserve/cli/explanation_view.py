@@ -86,7 +86,7 @@ def _verdict(limit_ms: float, seconds: float | None) -> tuple[str, str]:
     """In words, and the style of them."""
     if seconds is None:
         return "(nothing came yet)", "yellow"
-    words = f"({milliseconds(seconds)})"
+    words = f"({milliseconds(seconds)} ms)"
     return (f"met {words}", "green") if seconds * 1e3 <= limit_ms else (f"missed {words}", "red")
 
 
