@@ -1,5 +1,6 @@
 """What a key has used of its limits."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -127,7 +128,7 @@ def _check_rate(bucket: TokenBucket | None, name: str, amount: int) -> None:
         needed = f"this request may need {amount}, and " if name == "tokens_per_minute" else ""
         raise OverloadedError(
             f"the API key may use {bucket.per_minute:g} {name}; {needed}"
-            f"{max(bucket.level, 0.0):.10g} are left",
+            f"{math.floor(max(bucket.level, 0.0))} are left",
             field=name,
             limit=f"{bucket.per_minute:g}",
             retry_after_s=wait_s,
