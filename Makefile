@@ -9,7 +9,7 @@ PROMPT ?= What is the capital of France?
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run up test lint format proto bench clean
+.PHONY: help setup run up test chaos soak lint format proto bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,6 +24,13 @@ up: $(READY) ## keep a local cluster running and print its addresses
 
 test: $(READY) ## run the whole test suite
 	$(BIN)/pytest
+
+chaos: $(READY) ## let everything fail, 200 requests a way; writes docs/recovery-times.md
+	PDSERVE_CHAOS_REQUESTS=200 PDSERVE_CHAOS_REPORT=docs/recovery-times.md PDSERVE_SOAK_S=120 \
+		$(BIN)/pytest --timeout 3600 tests/chaos
+
+soak: $(READY) ## 30 minutes of load, cancels, drains and kills; prints what was left behind
+	$(BIN)/python -m benchmarks soak --minutes 30
 
 lint: $(READY) ## check format, lint, types and generated stubs
 	$(BIN)/ruff format --check .

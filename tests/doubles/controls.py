@@ -38,13 +38,14 @@ class ControlServer:
 
     def _obey(self, command: str, *words: str) -> None:
         match command, *words:
-            case "hold", stage:
+            case ["hold", stage]:
                 self.holds.hold(stage)
-            case "throttle", bytes_per_s:
+            case ["release"]:
+                self.holds.release()
+            case ["throttle", bytes_per_s]:
                 self.wire.throttle(float(bytes_per_s))
-            case "release" | "stall" | "resume" | "cut":
-                target = self.holds if command == "release" else self.wire
-                getattr(target, command)()
+            case ["stall" | "resume" | "cut"]:
+                getattr(self.wire, command)()
             case _:
                 raise ValueError(f"no command {command} {words}")
 
@@ -62,13 +63,15 @@ class Controls:
         self._path = path
         self._writer: asyncio.StreamWriter | None = None
         self._reading: asyncio.Task[None] | None = None
-        self._done: asyncio.Queue[None] = asyncio.Queue(64)
+        self._said = self._done = 0
+        self._answered = asyncio.Event()
         self.held = asyncio.Event()
 
     async def connect(self) -> None:
         """Speaks to the process that listens at the path now; whoever calls it calls `close`."""
         await self.close()
         reader, self._writer = await asyncio.open_unix_connection(self._path)
+        self._said = self._done = 0
         self._reading = asyncio.create_task(self._read(reader))
 
     async def hold(self, stage: str) -> None:
@@ -78,15 +81,17 @@ class Controls:
 
     def post(self, command: str) -> None:
         """Sends a command without waiting until it is carried out; a dead process hears nothing."""
-        if self._writer is not None:
-            self._writer.write(f"{command}\n".encode())
+        assert self._writer is not None
+        self._writer.write(f"{command}\n".encode())
+        self._said += 1
 
     async def say(self, command: str) -> None:
-        """Returns once the command is carried out. `ConnectionError` where the process has gone."""
-        while not self._done.empty():
-            self._done.get_nowait()  # of commands that were posted
+        """Returns once the command is carried out, which a dead process never does."""
         self.post(command)
-        await self._done.get()
+        number = self._said
+        while self._done < number:
+            self._answered.clear()
+            await self._answered.wait()
 
     async def close(self) -> None:
         """Lets go of the connection, and the instance of whatever is held."""
@@ -95,7 +100,6 @@ class Controls:
             await asyncio.gather(self._reading, return_exceptions=True)
         if self._writer is not None:
             self._writer.close()
-            self._writer = None
 
     async def _read(self, reader: asyncio.StreamReader) -> None:
         with suppress(ConnectionError):
@@ -103,4 +107,5 @@ class Controls:
                 if line.startswith(b"held"):
                     self.held.set()
                 else:
-                    self._done.put_nowait(None)
+                    self._done += 1
+                    self._answered.set()

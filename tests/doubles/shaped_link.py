@@ -1,9 +1,10 @@
 """Links whose bytes move as slowly, or as badly, as a test says; what is below them is real."""
 
+import math
 import threading
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 
 import torch
 
@@ -21,6 +22,7 @@ class Wire:
 
     def __init__(self, bytes_per_s: float = 0.0) -> None:
         self._changed = threading.Condition()
+        self._changes = 0
         self._bytes_per_s = bytes_per_s
         self._stalled = False
         self._cuts = 0
@@ -34,26 +36,24 @@ class Wire:
 
     def throttle(self, bytes_per_s: float) -> None:
         """From now on so many bytes a second move, over all links together; 0: no limit."""
-        with self._changed:
+        with self._changing():
             self._bytes_per_s = bytes_per_s
-            self._changed.notify_all()
+            self._free_at = 0.0
 
     def stall(self) -> None:
         """Nothing moves until `resume`; links stay open."""
-        with self._changed:
+        with self._changing():
             self._stalled = True
 
     def resume(self) -> None:
         """Ends `stall`."""
-        with self._changed:
+        with self._changing():
             self._stalled = False
-            self._changed.notify_all()
 
     def cut(self) -> None:
         """Every link that there is fails where it is used next; new ones are whole."""
-        with self._changed:
+        with self._changing():
             self._cuts += 1
-            self._changed.notify_all()
 
     def carry(self, size: int, born: int, timeout_s: float) -> None:
         """Returns when `size` bytes have had their time on the wire.
@@ -63,22 +63,30 @@ class Wire:
         """
         deadline = time.monotonic() + timeout_s
         with self._changed:
-            moving = self._changed.wait_for(
-                lambda: not self._stalled or self._cuts > born, timeout_s
-            )
-            if moving and self._bytes_per_s:
-                start = max(self._free_at, time.monotonic())
-                self._free_at = start + size / self._bytes_per_s
-                done_at = self._free_at
-                self._changed.wait_for(
-                    lambda: self._cuts > born or not self._bytes_per_s,
-                    max(0.0, min(done_at, deadline) - time.monotonic()),
-                )
-                moving = done_at <= deadline
-            if self._cuts > born:
-                raise TransferError("the link was cut")
-            if not moving:
+            while self._cuts == born:
+                now, seen = time.monotonic(), self._changes
+                if not self._stalled and not self._bytes_per_s:
+                    return
+                moved_at = math.inf if self._stalled else self._queue(size, now)
+                left_s = max(0.0, min(moved_at, deadline) - now)
+                if self._changed.wait_for(lambda seen=seen: self._changes > seen, left_s):
+                    continue  # from the start, as things are now
+                if moved_at <= deadline:
+                    return
                 raise TransferError(f"{size} bytes did not move within {timeout_s:g} s")
+        raise TransferError("the link was cut")
+
+    def _queue(self, size: int, now: float) -> float:
+        """When `size` bytes will have moved behind those that are on their way."""
+        self._free_at = max(self._free_at, now) + size / self._bytes_per_s
+        return self._free_at
+
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        with self._changed:
+            yield
+            self._changes += 1
+            self._changed.notify_all()
 
 
 class ShapedLink:
