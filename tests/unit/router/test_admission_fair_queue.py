@@ -134,8 +134,8 @@ def test_of_equals_the_one_that_was_served_more_gives_way() -> None:
     queue = FairQueue(Clock())
     queue.push(ticket("served", 10))
     queue.pop()
-    waits = queue.push(ticket("served"))
     queue.push(ticket("new"))
+    waits = queue.push(ticket("served"))
     assert queue.least_entitled() is waits
 
 
