@@ -33,6 +33,7 @@ _COMMANDS = {
     "plan": _Command(
         "plan", "find which instances to run, and where, for the most goodput per GPU"
     ),
+    "bench": _Command("bench", "put a server under load and measure what its clients see"),
     "simulate": _Command("simulate", "predict what requests see on given instances"),
     "prefill": _Command("instance", "run one prefill instance"),
     "decode": _Command("instance", "run one decode instance"),

@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from pdserve.errors import ConfigError
@@ -21,6 +22,7 @@ from pdserve.workload.spec_text import (
 from pdserve.workload.workload import Workload
 
 _DEFAULT_REQUESTS = 1000
+_RATE_HELP = "mean requests per second (default: the trace's; 1 or what --arrivals says)"
 _DRAWING = ("arrivals", "prompt", "output", "lengths", "conversations", "requests", "seed")
 
 # For the help of commands that take a workload.
@@ -35,8 +37,15 @@ workloads:
 """
 
 
-def add_workload_flags(parser: argparse.ArgumentParser) -> None:
-    """Adds the flags of a workload: `--trace` and its kin, or those that describe one to draw."""
+def add_workload_flags(
+    parser: argparse.ArgumentParser,
+    rate: Callable[[str], object] = float,
+    rate_help: str = _RATE_HELP,
+) -> None:
+    """Adds the flags of a workload: `--trace` and its kin, or those that describe one to draw.
+
+    `rate` reads the value of `--rate`, for commands that take more than a number.
+    """
     group = parser.add_argument_group("workload from a trace")
     group.add_argument("--trace", metavar="FILE", help="requests that were recorded; may be .gz")
     group.add_argument(
@@ -46,10 +55,14 @@ def add_workload_flags(parser: argparse.ArgumentParser) -> None:
         help="format of the trace (default: the first line tells)",
     )
     group.add_argument("--limit", type=int, metavar="N", help="only the first N requests")
-    add_drawing_flags(parser)
+    add_drawing_flags(parser, rate, rate_help)
 
 
-def add_drawing_flags(parser: argparse.ArgumentParser) -> None:
+def add_drawing_flags(
+    parser: argparse.ArgumentParser,
+    rate: Callable[[str], object] = float,
+    rate_help: str = _RATE_HELP,
+) -> None:
     """Adds the flags that describe a workload to draw, and those that apply to any."""
     group = parser.add_argument_group("workload that is drawn")
     group.add_argument("--prompt", metavar="SPEC", help=f"prompt tokens: {LENGTHS_FORMS}")
@@ -73,12 +86,7 @@ def add_drawing_flags(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--seed", type=int, help="same seed, same workload (default: 0)")
     group = parser.add_argument_group("any workload")
-    group.add_argument(
-        "--rate",
-        type=float,
-        metavar="R",
-        help="mean requests per second (default: the trace's; 1 or what --arrivals says)",
-    )
+    group.add_argument("--rate", type=rate, metavar="R", help=rate_help)
     group.add_argument(
         "--max-context",
         type=int,
