@@ -47,7 +47,7 @@ def _parts(explanation: Explanation) -> Iterator[RenderableType]:
         return
     if chosen := _comparable(explanation):
         yield _prediction(chosen, explanation.ledger)
-    yield ledger_table(explanation.ledger)
+    yield ledger_table(explanation.ledger, tokens=explanation.usage.output_tokens)
     if explanation.ledger.transfer_bytes:
         yield Text(transfer_text(explanation.ledger))
 

@@ -42,14 +42,15 @@ class _Span:
         """Where it lies in the whole."""
         scale = _BAR_WIDTH / total_s if total_s else 0.0
         begin, end = round(self.begin_s * scale), round(self.end_s * scale)
-        mark = "▏" if self.end_s > self.begin_s else ""
-        return " " * begin + ("█" * (end - begin) or mark)
+        if end > begin:
+            return " " * begin + "█" * (end - begin)
+        return " " * min(begin, _BAR_WIDTH - 1) + "▏" if self.end_s > self.begin_s else ""
 
 
 def answer_view(answer: Answer) -> RenderableType:
     """The ledger, the attempts, and what there is in all."""
     return Group(
-        ledger_table(answer.ledger, answer.total_s),
+        ledger_table(answer.ledger, tokens=answer.usage.output_tokens, seen_s=answer.total_s),
         Text("Placement", style="italic"),
         *map(attempt_text, answer.attempts),
         _totals(answer),
@@ -57,17 +58,18 @@ def answer_view(answer: Answer) -> RenderableType:
     )
 
 
-def ledger_table(ledger: Ledger, seen_s: float | None = None) -> Table:
+def ledger_table(ledger: Ledger, *, tokens: int, seen_s: float | None = None) -> Table:
     """A row a segment, each beginning where the one before ends; sums below those that they sum.
 
-    `seen_s` is the total time that the client saw, with what passed outside the router.
+    `tokens` is how many came, `seen_s` the total time that the client saw, with what passed outside
+    the router.
     """
     table = Table(title="Ledger", title_justify="left")
     table.add_column("segment")
     table.add_column("ms", justify="right")
     table.add_column("from the receipt to the end", min_width=_BAR_WIDTH)
     before = list(_spans(ledger, _BEFORE_FIRST_TOKEN, 0.0))
-    ttft = _Span("TTFT", 0.0, before[-1].end_s)
+    ttft = _Span("TTFT" if tokens else "no first token", 0.0, before[-1].end_s)
     after = list(_spans(ledger, _AFTER_FIRST_TOKEN, ttft.end_s))
     total = _Span("total", 0.0, after[-1].end_s)
     sums = [(before, ttft), (after, total)]

@@ -157,6 +157,7 @@ def test_a_refusal_has_met_nothing_and_says_why() -> None:
     assert "overloaded: [no] rung can meet it" in text
     assert "TTFT 50 ms (nothing came yet)" in text
     assert "it was never placed" in text
+    assert "no first token" in text
 
 
 def test_a_request_that_runs_has_no_ledger() -> None:
@@ -180,7 +181,7 @@ SEGMENT = st.floats(0, 100, width=32)
 @given(st.lists(SEGMENT, min_size=9, max_size=9), st.floats(0, 10))
 def test_what_is_shown_adds_up_as_it_is_shown(segments: list[float], outside_s: float) -> None:
     ledger = Ledger(*segments, sum(segments[:4]), sum(segments), 0.0, 0, 0.0)
-    table = ledger_table(ledger, sum(segments) + outside_s)
+    table = ledger_table(ledger, tokens=5, seen_s=sum(segments) + outside_s)
     cells = list(table.columns[1].cells)
     tenths = [round(float(str(cell)) * 10) for cell in cells]
     before, ttft, after, total, outside, seen = (
@@ -197,10 +198,13 @@ def test_what_is_shown_adds_up_as_it_is_shown(segments: list[float], outside_s: 
 
 
 def test_bars_lie_end_to_end() -> None:
-    table = ledger_table(ledger_of(FINISHED.ledger))
+    table = ledger_table(ledger_of(FINISHED.ledger), tokens=7, seen_s=0.1996)
     bars = [str(bar) for bar in table.columns[2].cells]
-    assert bars[2].strip() == "█" * len(bars[2].strip())
-    assert len(bars[8]) == len(bars[10]) == 40  # decode steps end where the total does
+    blank = [bar.count(" ") for bar in bars]
+    assert blank == [0, 0, 1, 9, 0, 9, 9, 9, 10, 0, 0, 39, 0]
+    assert bars[3].strip() == "▏"  # too short for a block, and there
+    assert bars[9] == ""  # there was no recovery
+    assert max(map(len, bars)) == 40
 
 
 def test_status_shows_links_and_what_is_queued(capsys: pytest.CaptureFixture[str]) -> None:
