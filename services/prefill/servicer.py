@@ -74,9 +74,11 @@ class PrefillServicer:
         instance.check_accepts(request.ref)
         job = engine_request(request, Work.PREFILL, instance.limits)
         reply = Reply(instance.reply_ref(request.ref), context)
-        with instance.host.request(job, lambda: self._transfers.settled(job.key)) as events:
+        with (
+            self._transfers.offering(job.key, reply.ref, job.tokens) as offer,
+            instance.host.request(job, lambda: self._transfers.settled(job.key)) as events,
+        ):
             try:
-                offer = self._transfers.open(job.key, reply.ref, job.tokens)
                 sampled = await self._compute(events, offer, reply)
                 if sampled.finish_reason is None:
                     await self._hold(events, offer, reply)
@@ -86,7 +88,6 @@ class PrefillServicer:
                 reply.outcome = "failed"
                 raise
             finally:
-                self._transfers.close_offer(job.key)
                 self._metrics.requests.labels(reply.outcome).inc()
 
     async def _compute(self, events: EventStream, offer: Offer, reply: Reply) -> Sampled:

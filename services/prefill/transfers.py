@@ -1,5 +1,9 @@
 """Connects the engine to the sender: what the engine computes, decode instances may pull."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from pdserve.errors import InvalidRequestError
 from pdserve.instance.instance import TransferCounts
 from pdserve.kv.offer import Offer
 from pdserve.kv.pool import KvPool
@@ -23,14 +27,20 @@ class PrefillTransfers:
         """Who is told of computed KV."""
         return self
 
-    def open(self, key: str, ref: types_pb2.RequestRef, tokens: int) -> Offer:
-        """An offer of the KV of `tokens` tokens that the engine will compute under `key`."""
-        offer = self._offers[key] = self.sender.offer(key, ref, tokens)
-        return offer
+    @contextmanager
+    def offering(self, key: str, ref: types_pb2.RequestRef, tokens: int) -> Iterator[Offer]:
+        """An offer of the KV of `tokens` tokens that the engine will compute under `key`.
 
-    def close_offer(self, key: str) -> None:
-        """Withdraws the offer, unless it has ended."""
-        if self._offers.pop(key, None) is not None:
+        It must be open before the engine has the request, which may tell of blocks at once, and is
+        withdrawn at the end. Raises `InvalidRequestError` on a key that is already running.
+        """
+        if key in self._offers:
+            raise InvalidRequestError(f"request {key} is already running", field="ref")
+        offer = self._offers[key] = self.sender.offer(key, ref, tokens)
+        try:
+            yield offer
+        finally:
+            del self._offers[key]
             self.sender.withdraw(key)
 
     async def settled(self, key: str) -> None:
