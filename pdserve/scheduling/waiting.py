@@ -1,8 +1,8 @@
 """The order of waiting requests: earliest deadline first, by class, and nobody starves.
 
-Earliest deadline first meets every deadline that any order can meet on one server (Dertouzos, IFIP
-1974), but under overload it fails: what is late already goes first and makes the next one late.
-So each request has one virtual deadline, which is fixed when it arrives:
+Earliest deadline first meets all deadlines where any order does (Dertouzos, IFIP 1974, for work that
+may be interrupted), but under overload it fails: what is late already goes first and makes the next
+one late. So each request has one virtual deadline, which is fixed when it arrives:
 
     arrival + time until it is due − head start of its class
 
@@ -25,8 +25,8 @@ from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from pdserve.scheduling.urgency import Priority, Urgency
 
-# Longer than what TTFT objectives ask for (0.2 s for chat up to some seconds for long documents,
-# DistServe, table 1), so that they differ; and a wait that a request without an SLO can bear.
+# Longer than most TTFT objectives (DistServe, OSDI 2024, table 1: 0.125 s to 4 s, but 15 s for
+# summaries), so that they differ; and a wait that a request without an SLO can bear.
 HORIZON_S = 10.0
 # Two classes of difference, one horizon until it is due, and one for being late.
 OVERTAKEN_S = 4 * HORIZON_S

@@ -117,6 +117,7 @@ def test_layers_can_be_reported_in_larger_groups(tmp_path: Path) -> None:
     groups: list[tuple[int, int]] = []
     model.decoder.forward(batch, pool, lambda *group: groups.append(group))
     assert groups == [(0, 2), (2, 3)]
+    assert model.decoder.layer_groups == [range(2), range(2, 3)]
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
