@@ -1,8 +1,8 @@
 """The order of waiting requests: earliest deadline first, by class, and nobody starves.
 
-Earliest deadline first meets all deadlines where any order does (Dertouzos, IFIP 1974, for work that
-may be interrupted), but under overload it fails: what is late already goes first and makes the next
-one late. So each request has one virtual deadline, which is fixed when it arrives:
+Earliest deadline first meets all deadlines where any order does (Dertouzos, IFIP 1974, for work
+that may be interrupted), but under overload it fails: what is late already goes first and makes the
+next one late. So each request has one virtual deadline, which is fixed when it arrives:
 
     arrival + time until it is due − head start of its class
 
