@@ -21,6 +21,7 @@ from services.router.attempt import Attempts
 from services.router.breakers import Breakers
 from services.router.canaries import Canaries
 from services.router.canary import Canary
+from services.router.cut_off import instance_statuses
 from services.router.dispatcher import Dispatcher
 from services.router.explanations import Explanations
 from services.router.fleet import Fleet
@@ -101,6 +102,7 @@ class Router:
             self._door,
             self._metrics,
             Explanations(config.explain_requests, self.name),
+            partial(instance_statuses, self.fleet, self.breakers),
             partial(link_statuses, self.fleet, knowledge.links, self.breakers),
         )
         servicer = InferenceServicer(serving, self._keys)

@@ -46,6 +46,7 @@ class Serving:
         door: Door,
         metrics: RouterMetrics,
         explanations: Explanations,
+        instances: Callable[[], list[router_pb2.InstanceStatus]],
         links: Callable[[], list[router_pb2.LinkStatus]],
     ) -> None:
         self._request_timeout_s = config.request_timeout_s
@@ -58,6 +59,7 @@ class Serving:
         self._door = door
         self._metrics = metrics
         self._explanations = explanations
+        self._instances = instances
         self._links = links
 
     def visit(self, client: Client, runs: int = 1) -> AbstractContextManager[Visit]:
@@ -116,7 +118,7 @@ class Serving:
     def cluster(self) -> router_pb2.GetClusterResponse:
         """Every instance as the router sees it."""
         return router_pb2.GetClusterResponse(
-            instances=self._fleet.status(),
+            instances=self._instances(),
             running_requests=self._door.running,
             queued_requests=self._door.queued,
             links=self._links(),
