@@ -1,6 +1,7 @@
 """What waits to be written to one client."""
 
 import asyncio
+from collections import deque
 
 from pdserve.rpc.v1 import router_pb2
 
@@ -10,19 +11,23 @@ class Outbox:
 
     `put` never waits, so that taking a token and handing it over cannot be torn apart by a
     cancellation; a producer that drains after each `put` exceeds `limit` by one event at most.
+    There is one consumer. Where it is slower than the tokens come, it gets several in one event.
     """
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._events: asyncio.Queue[router_pb2.GenerateEvent | None] = asyncio.Queue()
+        self._events: deque[router_pb2.GenerateEvent] = deque()
+        self._closed = False
+        self._arrival: asyncio.Future[None] | None = None
         self._room = asyncio.Event()
         self._room.set()
 
     def put(self, event: router_pb2.GenerateEvent) -> None:
         """Appends an event."""
-        self._events.put_nowait(event)
-        if self._events.qsize() >= self._limit:
+        self._events.append(event)
+        if len(self._events) >= self._limit:
             self._room.clear()
+        self._wake()
 
     @property
     def full(self) -> bool:
@@ -35,11 +40,34 @@ class Outbox:
 
     def close(self) -> None:
         """No event follows."""
-        self._events.put_nowait(None)
+        self._closed = True
+        self._wake()
 
     async def get(self) -> router_pb2.GenerateEvent | None:
-        """The next event; None when it is closed and empty."""
-        event = await self._events.get()
-        if self._events.qsize() < self._limit:
+        """The next event; None when it is closed and empty. All deltas that wait are one."""
+        while not self._events:
+            if self._closed:
+                return None
+            self._arrival = asyncio.get_running_loop().create_future()
+            await self._arrival
+        event = self._events.popleft()
+        while self._events and _goes_on(event, self._events[0]):
+            more = self._events.popleft().delta
+            event.delta.text += more.text
+            event.delta.tokens.extend(more.tokens)
+        if len(self._events) < self._limit:
             self._room.set()
         return event
+
+    def _wake(self) -> None:
+        if self._arrival and not self._arrival.done():
+            self._arrival.set_result(None)
+
+
+def _goes_on(event: router_pb2.GenerateEvent, following: router_pb2.GenerateEvent) -> bool:
+    """Whether both are text of the same attempt."""
+    return (
+        event.HasField("delta")
+        and following.HasField("delta")
+        and event.ref.attempt == following.ref.attempt
+    )

@@ -12,6 +12,7 @@ from pdserve.tasks import task_group
 from services.router.admission.visit import Visit
 from services.router.http.answer import ChoiceText, explanation_of, usage_of
 from services.router.http.form import Form
+from services.router.http.json_text import to_json
 from services.router.http.order import Order
 from services.router.http.sse import EventStream
 from services.router.serving import Serving
@@ -34,6 +35,10 @@ class Answering:
             "created": int(time.time()),
             "model": model,
         }
+        # All chunks but the last differ in their choices only.
+        head = to_json({**self._common, "object": form.chunk_object, "choices": []})
+        self._chunk_head = head.removesuffix("]}")
+        self._chunk_tail = '],"usage":null}' if order.include_usage else "]}"
 
     async def whole(self) -> dict[str, Any]:
         """The body of an answer in one piece. Raises `PdserveError`."""
@@ -71,7 +76,7 @@ class Answering:
         except PdserveError as error:
             if not events.begun:
                 raise
-            await events.send(http_error(error, self._order.names).body())
+            await events.send(to_json(http_error(error, self._order.names).body()))
             return
         await self._send_last(events, [ends[index] for index in sorted(ends)])
 
@@ -98,9 +103,8 @@ class Answering:
             chunks.append(self._form.delta(index, event.delta))
         return chunks
 
-    def _chunk(self, choice: Mapping[str, Any]) -> dict[str, Any]:
-        chunk = {**self._common, "object": self._form.chunk_object, "choices": [choice]}
-        return chunk | {"usage": None} if self._order.include_usage else chunk
+    def _chunk(self, choice: Mapping[str, Any]) -> str:
+        return f"{self._chunk_head}{to_json(choice)}{self._chunk_tail}"
 
     async def _send_last(self, events: EventStream, ends: list[router_pb2.Finished]) -> None:
         """What is told of all choices together, and the end of the stream."""
@@ -110,7 +114,7 @@ class Answering:
         last |= self._explanation(ends)
         if last:
             head = {**self._common, "object": self._form.chunk_object, "choices": []}
-            await events.send(head | last)
+            await events.send(to_json(head | last))
         await events.done()
 
     def _explanation(self, ends: list[router_pb2.Finished]) -> dict[str, Any]:
