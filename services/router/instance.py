@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from grpc import aio
 
-from pdserve.cluster.instance import InstanceAddress
+from pdserve.cluster.instance import InstanceAddress, Role
 from pdserve.kv.wire import layout_from_proto
 from pdserve.rpc.v1 import decode_pb2_grpc, prefill_pb2_grpc, types_pb2
 from services.router.knowledge import Knowledge
@@ -150,14 +150,20 @@ class Instance:
 
     def _as_candidate(self) -> Candidate:
         report = self._report
-        reported = report.waiting_tokens if self.role == "prefill" else report.context_tokens
+        prefills = self.role is Role.PREFILL
+        reported = report.waiting_tokens if prefills else report.context_tokens
+        dispatched = sum(dispatch.tokens for dispatch in self._uncovered)
         blocks = report.blocks.free + report.blocks.cached
+        decoding = report.decoding_requests
+        # Those that wait for memory are taken to be as long as those that have it.
+        waiting = 0 if prefills else report.waiting_requests
+        length = report.context_tokens / decoding if decoding else 0.0
         load = Load(
             requests=report.waiting_requests + report.running_requests + len(self._uncovered),
-            tokens=reported + sum(dispatch.tokens for dispatch in self._uncovered),
-            decoding=report.decoding_requests + len(self._uncovered),
-            waiting_tokens=report.waiting_tokens,
-            free_tokens=blocks * self.layout.block_size,
+            tokens=reported + dispatched,
+            decoding=decoding + waiting + len(self._uncovered),
+            waiting_tokens=report.waiting_tokens + round(waiting * length),
+            free_tokens=blocks * self.layout.block_size - dispatched,
             tpot_limit_s=report.tpot_limit_s,
             reported=_by_priority((each.priority, _queued(each)) for each in report.queued),
             dispatched=_by_priority((each.priority, each.work) for each in self._uncovered),

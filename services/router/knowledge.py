@@ -6,6 +6,7 @@ from pdserve.cluster.instance import InstanceAddress, Role
 from pdserve.cluster.topology import Distance
 from pdserve.config import RouterConfig
 from pdserve.latency.cost import DecodeCost, InstanceCost, PrefillCost
+from pdserve.latency.online import LearnedCost, instance_cost
 from pdserve.latency.profile import Profile, read_profile
 from pdserve.rpc.v1 import types_pb2
 from services.router.links import Links
@@ -82,16 +83,9 @@ class Knowledge:
 
 
 def _learned(cost: types_pb2.LearnedCost, prefill: PrefillCost) -> InstanceCost:
-    """The cost of one rank: whatever an instance is made of, it has learned its own passes."""
     decode = DecodeCost(
         cost.decode_base_s, cost.decode_per_context_token_s, cost.decode_per_sequence_s
     )
-    return InstanceCost(
-        tp=1,
-        pp=1,
-        prefill=prefill,
-        decode=decode,
-        decode_large=decode,
-        large_from=1 << 30,
-        kv_tokens=1,
-    )
+    learned = LearnedCost(prefill, decode, cost.prefill_steps, cost.decode_steps)
+    # How much KV fits is told by the load report.
+    return instance_cost(learned, kv_tokens=1)
