@@ -15,7 +15,7 @@ from pdserve.client.cluster import Cluster, Model, cluster_of, models_of
 from pdserve.client.connection import CALL_TIMEOUT_S, HEALTH, SERVING, Connection
 from pdserve.client.exchange import Exchange
 from pdserve.client.explanation import Explanation, explanation_of
-from pdserve.client.failures import cut_off, failure_of, is_own_cancellation
+from pdserve.client.failures import call_was_cut, cut_off, failure_of
 from pdserve.client.request import Options, Prompt
 from pdserve.rpc.channel import open_channel
 from pdserve.rpc.tls import ClientTls
@@ -86,6 +86,7 @@ class AsyncClient:
 
     async def close(self) -> None:
         """Ends every call that runs."""
+        self._connection.close()
         await self._channel.close()
 
     async def __aenter__(self) -> "AsyncClient":
@@ -100,6 +101,7 @@ class AsyncClient:
         await self.close()
 
     async def _status(self) -> int | None:
+        self._connection.check_open()
         try:
             answer = await self._health.Check(HEALTH, timeout=CALL_TIMEOUT_S)  # type: ignore[attr-defined]
         except grpc.RpcError:
@@ -109,12 +111,13 @@ class AsyncClient:
     async def _ask(
         self, method: "aio.UnaryUnaryMultiCallable[Request, Response]", request: Request
     ) -> Response:
+        self._connection.check_open()
         metadata = self._connection.metadata
         try:
             return await method(request, timeout=CALL_TIMEOUT_S, metadata=metadata)
         except grpc.RpcError as error:
             raise failure_of(error, self._connection.address, self._connection.tls) from error
         except asyncio.CancelledError:
-            if is_own_cancellation():
+            if call_was_cut():
                 raise cut_off(self._connection.address) from None
             raise

@@ -10,7 +10,7 @@ from grpc import aio
 
 from pdserve.client.answer import Answer, Piece
 from pdserve.client.exchange import Exchange, answer_of
-from pdserve.client.failures import is_own_cancellation
+from pdserve.client.failures import call_was_cut
 from pdserve.rpc.v1 import router_pb2
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ async def _pieces(generate: "Generate", exchange: Exchange) -> AsyncIterator[Pie
         except grpc.RpcError as error:
             delay_s = exchange.delay_after(error)
         except asyncio.CancelledError:
-            if not is_own_cancellation():
+            if not call_was_cut():
                 raise
             exchange.check_closed()
             return

@@ -79,6 +79,7 @@ class Client:
 
     def close(self) -> None:
         """Ends every call that runs."""
+        self._connection.close()
         self._channel.close()
 
     def __enter__(self) -> "Client":
@@ -93,6 +94,7 @@ class Client:
         self.close()
 
     def _status(self) -> int | None:
+        self._connection.check_open()
         try:
             answer = self._health.Check(HEALTH, timeout=CALL_TIMEOUT_S)  # type: ignore[attr-defined]
         except grpc.RpcError:
@@ -102,6 +104,7 @@ class Client:
     def _ask(
         self, method: "grpc.UnaryUnaryMultiCallable[Request, Response]", request: Request
     ) -> Response:
+        self._connection.check_open()
         metadata = self._connection.metadata
         try:
             return method(request, timeout=CALL_TIMEOUT_S, metadata=metadata)

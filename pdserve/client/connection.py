@@ -1,11 +1,11 @@
 """How a router is called: what both clients agree on."""
 
 import math
-from dataclasses import dataclass
 
 from grpc_health.v1 import health_pb2
 
 from pdserve.api_keys import bearer
+from pdserve.client.failures import cut_off
 from pdserve.errors import ConfigError
 from pdserve.rpc.tls import ClientTls
 
@@ -16,30 +16,36 @@ HEALTH = health_pb2.HealthCheckRequest(service="pdserve.v1.Inference")
 SERVING = health_pb2.HealthCheckResponse.SERVING
 
 
-@dataclass(frozen=True, slots=True)
 class Connection:
     """Where a router is, what is shown to it, and how long and how often it is asked.
 
     `timeout_s` is the deadline of an answer whose request names none, `retries` how often a request
-    is sent again. Raises `ConfigError` for values that make no sense.
+    is sent again. `metadata` goes with every call. Raises `ConfigError` for values that make no
+    sense.
     """
 
-    address: str
-    api_key: str
-    tls: ClientTls | None
-    timeout_s: float
-    retries: int
-
-    def __post_init__(self) -> None:
-        check_timeout(self.timeout_s)
-        if self.retries < 0:
-            text = f"retries is {self.retries}; it must be at least 0"
+    def __init__(
+        self, address: str, api_key: str, tls: ClientTls | None, timeout_s: float, retries: int
+    ) -> None:
+        check_timeout(timeout_s)
+        if retries < 0:
+            text = f"retries is {retries}; it must be at least 0"
             raise ConfigError(text, field="retries", limit="at least 0")
+        self.address = address
+        self.tls = tls
+        self.timeout_s = timeout_s
+        self.retries = retries
+        self.metadata = bearer(api_key)
+        self._open = True
 
-    @property
-    def metadata(self) -> tuple[tuple[str, str], ...]:
-        """Of every call."""
-        return bearer(self.api_key)
+    def close(self) -> None:
+        """No call may begin any more."""
+        self._open = False
+
+    def check_open(self) -> None:
+        """Raises `UnavailableError` once it is closed."""
+        if not self._open:
+            raise cut_off(self.address)
 
 
 def check_timeout(timeout_s: float) -> None:

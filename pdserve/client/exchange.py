@@ -53,7 +53,11 @@ class Exchange:
         self._call: _Call | None = None
 
     def next_timeout_s(self) -> float:
-        """How long the next try may take; the first one starts the clock."""
+        """How long the next try may take; the first one starts the clock.
+
+        Raises `UnavailableError` where the client has been closed.
+        """
+        self._connection.check_open()
         if self._sent is None:
             self._sent = self._clock()
         self._tries += 1
@@ -105,7 +109,8 @@ class Exchange:
             return None
         failure = failure_of(error, self._connection.address, self._connection.tls)
         passing = isinstance(failure, UnavailableError | OverloadedError)
-        if not passing or self._first is not None or self._tries > self._connection.retries:
+        cut = error.code() is grpc.StatusCode.CANCELLED
+        if not passing or cut or self._first is not None or self._tries > self._connection.retries:
             raise failure from error
         longest = min(_FIRST_DELAY_S * 2 ** (self._tries - 1), _LONGEST_DELAY_S)
         delay_s = failure.retry_after_s + random.uniform(0, longest)

@@ -37,8 +37,8 @@ def failure_of(error: grpc.RpcError, address: str, tls: ClientTls | None) -> Pds
     return from_rpc_error(error)
 
 
-def is_own_cancellation() -> bool:
-    """Whether a `CancelledError` comes of a gRPC call that was cut, not of the task being ended."""
+def call_was_cut() -> bool:
+    """Whether a `CancelledError` comes of a gRPC call that has ended, not of the task being so."""
     task = asyncio.current_task()
     return task is not None and not task.cancelling()
 

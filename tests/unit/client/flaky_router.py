@@ -96,6 +96,11 @@ def listening(*scripts: list[Any]) -> Iterator[FlakyRouter]:
 class Blocking:
     """`Client`, for tests that hold for both."""
 
+    def ask_closed(self, address: str, method: str, *words: Any) -> Any:
+        client = Client(address)
+        client.close()
+        return getattr(client, method)(*words)
+
     def ask(self, address: str, method: str, *words: Any, options=None, **settings: Any) -> Any:
         with Client(address, **settings) as client:
             return getattr(client, method)(*words, **options or {})
@@ -115,6 +120,14 @@ class Blocking:
 
 class OnALoop:
     """`AsyncClient`, for tests that hold for both."""
+
+    def ask_closed(self, address: str, method: str, *words: Any) -> Any:
+        async def ask() -> Any:
+            client = AsyncClient(address)
+            await client.close()
+            return await getattr(client, method)(*words)
+
+        return asyncio.run(ask())
 
     def ask(self, address: str, method: str, *words: Any, options=None, **settings: Any) -> Any:
         async def ask() -> Any:

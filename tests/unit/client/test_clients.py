@@ -265,6 +265,13 @@ def test_closing_a_blocking_client_fails_its_calls() -> None:
             next(stream)
 
 
+@both
+@pytest.mark.parametrize(("method", "words"), [("models", ()), ("generate", ("x",)), ("ready", ())])
+def test_a_closed_client_says_that_it_is(client, method: str, words: tuple[str, ...]) -> None:
+    with pytest.raises(UnavailableError, match="was closed"):
+        client.ask_closed(NOBODY, method, *words)
+
+
 def test_the_client_imports_neither_services_nor_what_is_heavy() -> None:
     heavy = ("torch", "numpy", "services", "rich", "tokenizers", "aiohttp")
     code = f"import pdserve.client, sys; print(sorted(set(sys.modules) & {set(heavy)}))"
