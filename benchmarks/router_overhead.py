@@ -1,100 +1,259 @@
-"""What the router adds: instances without a model answer at once, so that all time is ours.
+"""What one router process on one core costs, beside a public router in front of null workers.
 
-The client calls the decode instance directly (local prefill, no router) and through the router
-(prefill, hand-off and decode), in turn.
+The router has core 0; whoever loads it and the null instances behind it have core 1. Whether the
+router was the limit is seen by how busy it was; its CPU time a request and a token are the figures
+that do not depend on who else wants the cores.
+
+`sglang-router` is measured when the Python of an environment that has it is given; it forwards
+whole HTTP requests to workers that speak OpenAI's API, where pdserve's router speaks it itself.
 """
 
 import asyncio
-import random
-import sys
+import os
 import tempfile
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+import urllib.request
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 from grpc import aio
 
-from benchmarks.client import TIMEOUT_S, generate, random_prompt
-from benchmarks.report import milliseconds, print_table, spread
+from benchmarks import overhead_load
+from benchmarks.client import TIMEOUT_S
+from benchmarks.overhead_load import Ask, Shape, load
+from benchmarks.overhead_process import Pinned, free_port, pinned
+from benchmarks.report import console, percentile, print_table, spread
 from pdserve.rpc.channel import open_channel
-from pdserve.rpc.v1 import decode_pb2, decode_pb2_grpc, router_pb2, router_pb2_grpc, types_pb2
+from pdserve.rpc.v1 import router_pb2, router_pb2_grpc
 
-ROOT = Path(__file__).resolve().parent.parent
-NULL_INSTANCE = str(ROOT / "tests" / "doubles" / "null_engine.py")
-REQUESTS, PROMPT_TOKENS = 300, 128
-STREAMS, STREAM_TOKENS = 16, 400
+ROUTER_CORE, LOAD_CORE = 0, 1
+SECONDS = 3.0
+LATENCY = {True: Shape(tokens=8, stream=True), False: Shape(tokens=8, stream=False)}
+SHORT, SHORT_CONNECTIONS = Shape(tokens=8, stream=False), 32
+LONG, LONG_CONNECTIONS = Shape(tokens=256, stream=True), 32
+# 32 streams with a token each 20 ms: an instance at work, whose router has time for every token.
+PACED, PACED_CONNECTIONS = Shape(tokens=64, stream=True, pace_ms=20), 32
+
+Open = Callable[[Shape, int], AbstractAsyncContextManager[list[Ask]]]
 
 
-async def run(repeats: int) -> None:
-    """Measures time to first token one request at a time, then tokens/s of many streams."""
-    rng = random.Random(0)
-    ttfts: dict[str, list[float]] = {"own": [], "through": [], "direct": []}
-    speeds: dict[str, list[float]] = {"through": [], "direct": []}
-    async with _cluster() as (router, decode):
-        await _ttft_through(router, rng, 50, {"own": [], "through": []})  # warms up
+@dataclass(frozen=True, slots=True)
+class Side:
+    """A router under one protocol. `direct` asks what is behind it, without it."""
+
+    name: str
+    router: Pinned
+    open: Open
+    direct: Open
+
+
+@dataclass(slots=True)
+class Figures:
+    """What the rounds gave: times of single requests in seconds, and one figure a round."""
+
+    times: dict[str, list[float]]
+    rounds: dict[str, list[float]]
+
+
+async def run(repeats: int, sglang_router: str = "") -> None:
+    """Measures all sides in turn, `repeats` times; `sglang_router` is the Python that has it."""
+    os.sched_setaffinity(0, {LOAD_CORE})
+    async with AsyncExitStack() as stack:
+        sides = await _sides(stack, sglang_router)
+        figures = {side.name: Figures(defaultdict(list), defaultdict(list)) for side in sides}
+        for side in sides:
+            async with side.open(SHORT, 8) as asks:
+                await load(asks, SHORT, 1.0)  # warms up
         for _ in range(repeats):
-            await _ttft_through(router, rng, REQUESTS, ttfts)
-            await _ttft_direct(decode, rng, REQUESTS, ttfts)
-            speeds["through"].append(await _speed(lambda: _stream(router, rng)))
-            speeds["direct"].append(await _speed(lambda: _stream_direct(decode, rng)))
-    names = {
-        "own": "router alone: received to dispatched, and first token out",
-        "through": "client, through router and prefill",
-        "direct": "client, straight to decode",
-    }
-    rows = [(text, *milliseconds(ttfts[name], 0.5, 0.9, 0.99)) for name, text in names.items()]
-    print_table(
-        f"time to first token, ms: {repeats} x {REQUESTS} requests, one at a time, null engine",
-        ("path", "p50", "p90", "p99"),
-        rows,
+            for side in sides:
+                await _measure(side, figures[side.name])
+        _print(sides, figures, repeats)
+    await _print_two_routers(repeats)
+
+
+async def _sides(stack: AsyncExitStack, sglang_router: str) -> list[Side]:
+    prefill, decode = await _instances(stack)
+    router = await stack.enter_async_context(_router(prefill, decode, core=ROUTER_CORE))
+
+    def direct(shape: Shape, _: int) -> Any:
+        return overhead_load.decode(decode, shape)
+
+    address, web = router.named["address"], router.named["http"].removeprefix("http://")
+    sides = [
+        Side("pdserve, HTTP", router, lambda *it: overhead_load.http(web, *it), direct),
+        Side("pdserve, gRPC", router, lambda *it: overhead_load.grpc(address, *it), direct),
+    ]
+    if not sglang_router:
+        console.print("sglang-router is left out: --sglang-router names a Python that has it")
+        return sides
+    worker = await stack.enter_async_context(
+        pinned("-m", "benchmarks.overhead_worker", cores={LOAD_CORE})
     )
-    added = [
-        1e6 * (1 / a - 1 / b) for a, b in zip(speeds["through"], speeds["direct"], strict=True)
+    first, second = worker.words[1:3]
+    modes = {
+        "sglang-router, plain": ("--worker-urls", f"http://{first}"),
+        "sglang-router, P/D": (
+            *("--pd-disaggregation", "--prefill", f"http://{first}", "9000"),
+            *("--decode", f"http://{second}"),
+        ),
+    }
+    for name, options in modes.items():
+        sides.append(await _sglang(stack, name, sglang_router, options, second))
+    return sides
+
+
+async def _sglang(
+    stack: AsyncExitStack, name: str, python: str, options: tuple[str, ...], worker: str
+) -> Side:
+    port = free_port()
+    command = (
+        *("-m", "sglang_router.launch_router", "--host", "127.0.0.1", "--port", str(port)),
+        *("--prometheus-port", str(free_port()), "--log-level", "warn", *options),
+    )
+    router = await stack.enter_async_context(
+        pinned(*command, cores={ROUTER_CORE}, python=python, announces=False)
+    )
+    await _until_answers(f"http://127.0.0.1:{port}/readiness")
+    address = f"127.0.0.1:{port}"
+    return Side(
+        name,
+        router,
+        lambda *it: overhead_load.http(address, *it, model="null"),
+        lambda *it: overhead_load.http(worker, *it, model="null"),
+    )
+
+
+async def _measure(side: Side, figures: Figures) -> None:
+    for stream, shape in LATENCY.items():
+        for path, open_ in (("through", side.open), ("direct", side.direct)):
+            async with open_(shape, 1) as asks:
+                tally = await load(asks, shape, SECONDS / 3)
+            kind = "first" if stream else "whole"
+            figures.times[f"{path}, {kind}"] += [
+                each.first if stream else each.total for each in tally.times
+            ]
+    for name, shape, connections in (
+        ("short", SHORT, SHORT_CONNECTIONS),
+        ("long", LONG, LONG_CONNECTIONS),
+        ("paced", PACED, PACED_CONNECTIONS),
+    ):
+        async with side.open(shape, connections) as asks:
+            before = side.router.cpu_s()
+            tally = await load(asks, shape, SECONDS)
+            busy_s = side.router.cpu_s() - before
+        count = len(tally.times) if name == "short" else tally.tokens
+        figures.rounds[f"{name}, rate"].append(count / tally.seconds)
+        figures.rounds[f"{name}, cpu"].append(1e6 * busy_s / count)
+        figures.rounds[f"{name}, busy"].append(100 * busy_s / tally.seconds)
+
+
+def _print(sides: list[Side], figures: dict[str, Figures], repeats: int) -> None:
+    kinds = {"first": "first token of a stream", "whole": "whole answer of 8 tokens"}
+    print_table(
+        f"latency, ms: one request at a time, {repeats} rounds",
+        ("router", "until", "p50", "p99", "direct p50", "p99", "added p50", "p99"),
+        [
+            (side.name, label, *_latency_cells(figures[side.name].times, kind))
+            for side in sides
+            for kind, label in kinds.items()
+        ],
+    )
+    for name, title, unit in (
+        ("short", f"{SHORT_CONNECTIONS} connections, whole answers of 8 tokens", "request"),
+        ("long", f"{LONG_CONNECTIONS} streams of 256 tokens, at once", "token"),
+        ("paced", f"{PACED_CONNECTIONS} streams, a token each 20 ms", "token"),
+    ):
+        base = figures[sides[0].name].rounds
+        rows = [
+            (
+                side.name,
+                spread(it[f"{name}, rate"], digits=0),
+                _ratio(it[f"{name}, rate"], base[f"{name}, rate"]),
+                spread(it[f"{name}, cpu"], digits=1),
+                _ratio(it[f"{name}, cpu"], base[f"{name}, cpu"]),
+                spread(it[f"{name}, busy"], digits=0),
+            )
+            for side in sides
+            for it in (figures[side.name].rounds,)
+        ]
+        columns = ("router", f"{unit}s/s", "ratio", f"CPU µs a {unit}", "ratio", "busy, %")
+        print_table(f"{title}; ratio to {sides[0].name}", columns, rows)
+
+
+async def _print_two_routers(repeats: int) -> None:
+    """Two processes share the core that one had: what they do together tells what they cost each
+    other, with the load's core as busy as before.
+    """
+    rates: dict[int, list[float]] = {1: [], 2: []}
+    costs: dict[int, list[float]] = {1: [], 2: []}
+    async with AsyncExitStack() as stack:
+        prefill, decode = await _instances(stack)
+        routers = [
+            await stack.enter_async_context(_router(prefill, decode, core=ROUTER_CORE))
+            for _ in range(2)
+        ]
+        for warm in (True, *[False] * repeats):
+            for count in rates:
+                rate, cost = await _rate_of(routers[:count])
+                if not warm:
+                    rates[count].append(rate)
+                    costs[count].append(cost)
+    together = [two / one for one, two in zip(rates[1], rates[2], strict=True)]
+    rows = [
+        (f"{count} on one core", spread(rates[count], digits=0), spread(costs[count], digits=0))
+        for count in rates
     ]
     print_table(
-        f"tokens/s of {STREAMS} streams of {STREAM_TOKENS} tokens, null engine",
-        ("through the router", "straight to decode", "added by the router, µs a token"),
-        [(spread(speeds["through"], digits=0), spread(speeds["direct"], digits=0), spread(added))],
+        "router processes over the same instances, HTTP, whole answers of 8 tokens",
+        ("processes", "requests/s", "CPU µs a request"),
+        rows,
     )
+    console.print(f"two do {spread(together, digits=2)} of what one does on the same core")
+
+
+async def _rate_of(routers: list[Pinned]) -> tuple[float, float]:
+    """Requests/s of all routers together, and CPU µs of theirs a request."""
+    async with AsyncExitStack() as stack:
+        asks: list[Ask] = []
+        for router in routers:
+            web = router.named["http"].removeprefix("http://")
+            connections = SHORT_CONNECTIONS // len(routers)
+            asks += await stack.enter_async_context(overhead_load.http(web, SHORT, connections))
+        before = sum(router.cpu_s() for router in routers)
+        tally = await load(asks, SHORT, SECONDS)
+        busy_s = sum(router.cpu_s() for router in routers) - before
+    return len(tally.times) / tally.seconds, 1e6 * busy_s / len(tally.times)
+
+
+async def _instances(stack: AsyncExitStack) -> tuple[str, str]:
+    command = ("-m", "benchmarks.overhead_instances")
+    instances = await stack.enter_async_context(pinned(*command, cores={LOAD_CORE}))
+    return instances.words[1], instances.words[2]
 
 
 @asynccontextmanager
-async def _cluster() -> AsyncIterator[tuple[aio.Channel, aio.Channel]]:
-    """Channels to the router and the decode instance of a null cluster."""
-    processes: list[asyncio.subprocess.Process] = []
+async def _router(prefill: str, decode: str, *, core: int) -> AsyncIterator[Pinned]:
+    listed = [
+        {"role": "prefill", "address": prefill, "name": "prefill-0"},
+        {"role": "decode", "address": decode, "name": "decode-0"},
+    ]
     with tempfile.TemporaryDirectory() as folder:
-        try:
-            instances = []
-            for role in ("prefill", "decode"):
-                address = await _start(processes, NULL_INSTANCE, role)
-                instances.append({"role": role, "address": address, "name": f"{role}-0"})
-            listed = _list(folder, instances)
-            router = await _start(processes, "-m", "pdserve", "router", f"--instances={listed}")
-            async with open_channel(router) as front, open_channel(instances[1]["address"]) as back:
-                await _until_ready(front)
-                yield front, back
-        finally:
-            for process in processes:
-                process.terminate()
-                await process.wait()
+        path = _write_list(Path(folder), listed)
+        command = ("-m", "pdserve", "router", f"--instances={path}", "--log-level=warning")
+        async with pinned(*command, cores={core}) as router:
+            async with open_channel(router.named["address"]) as channel:
+                await _until_ready(channel)
+            yield router
 
 
-def _list(folder: str, instances: list[dict[str, str]]) -> Path:
-    listed = Path(folder, "instances.yaml")
-    listed.write_text(yaml.safe_dump({"instances": instances}))
-    return listed
-
-
-async def _start(processes: list[asyncio.subprocess.Process], *command: str) -> str:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, *command, "--log-level=error", cwd=ROOT, stdout=asyncio.subprocess.PIPE
-    )
-    processes.append(process)
-    assert process.stdout is not None
-    line = (await asyncio.wait_for(process.stdout.readline(), TIMEOUT_S)).decode()
-    return dict(word.split("=", 1) for word in line.split()[1:])["address"]
+def _write_list(folder: Path, instances: list[dict[str, str]]) -> Path:
+    path = folder / "instances.yaml"
+    path.write_text(yaml.safe_dump({"instances": instances}))
+    return path
 
 
 async def _until_ready(router: aio.Channel) -> None:
@@ -107,50 +266,30 @@ async def _until_ready(router: aio.Channel) -> None:
             await asyncio.sleep(0.05)
 
 
-async def _ttft_through(
-    router: aio.Channel, rng: random.Random, count: int, into: dict[str, list[float]]
-) -> None:
-    for _ in range(count):
-        timeline = await generate(router, random_prompt(rng, PROMPT_TOKENS), 2)
-        assert timeline.ledger is not None
-        ledger = timeline.ledger
-        into["through"].append(timeline.ttft)
-        into["own"].append(ledger.router_queue_s + ledger.first_token_out_s)
+async def _until_answers(url: str) -> None:
+    """Returns once `url` is answered with 200."""
+
+    def answers() -> bool:
+        try:
+            with urllib.request.urlopen(url, timeout=1.0) as response:
+                return bool(response.status == 200)
+        except OSError:
+            return False
+
+    async with asyncio.timeout(TIMEOUT_S):
+        while not await asyncio.to_thread(answers):  # noqa: ASYNC110 - it tells nobody
+            await asyncio.sleep(0.2)
 
 
-async def _ttft_direct(
-    decode: aio.Channel, rng: random.Random, count: int, into: dict[str, list[float]]
-) -> None:
-    for number in range(count):
-        began = time.perf_counter()
-        async for event in _decode(decode, rng, f"ttft-{began}-{number}", 2):
-            if event.HasField("tokens"):
-                into["direct"].append(time.perf_counter() - began)
-                break
-
-
-def _decode(
-    decode: aio.Channel, rng: random.Random, name: str, tokens: int
-) -> "aio.UnaryStreamCall[decode_pb2.DecodeRequest, decode_pb2.DecodeEvent]":
-    request = decode_pb2.DecodeRequest(
-        ref=types_pb2.RequestRef(request_id=name, attempt=1),
-        prompt_token_ids=random_prompt(rng, PROMPT_TOKENS),
-        sampling=types_pb2.Sampling(temperature=0, max_tokens=tokens, ignore_eos=True),
+def _latency_cells(times: dict[str, list[float]], kind: str) -> list[str]:
+    """p50 and p99 through the router and without it, and what they differ by, in ms."""
+    through, direct = (
+        [percentile(times[f"{path}, {kind}"], share) for share in (0.5, 0.99)]
+        for path in ("through", "direct")
     )
-    return decode_pb2_grpc.DecodeStub(decode).Run(request, timeout=TIMEOUT_S)
+    added = [one - other for one, other in zip(through, direct, strict=True)]
+    return [f"{1000 * seconds:.2f}" for seconds in (*through, *direct, *added)]
 
 
-async def _stream(router: aio.Channel, rng: random.Random) -> None:
-    await generate(router, random_prompt(rng, PROMPT_TOKENS), STREAM_TOKENS)
-
-
-async def _stream_direct(decode: aio.Channel, rng: random.Random) -> None:
-    name = f"stream-{time.perf_counter()}-{rng.random()}"
-    async for _ in _decode(decode, rng, name, STREAM_TOKENS):
-        pass
-
-
-async def _speed(stream: Callable[[], Awaitable[None]]) -> float:
-    began = time.perf_counter()
-    await asyncio.gather(*(stream() for _ in range(STREAMS)))
-    return STREAMS * STREAM_TOKENS / (time.perf_counter() - began)
+def _ratio(values: list[float], base: list[float]) -> str:
+    return spread([one / other for one, other in zip(values, base, strict=True)], digits=2)
