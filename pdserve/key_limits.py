@@ -9,6 +9,7 @@ from typing import Any
 from pdserve.errors import ConfigError
 from pdserve.rpc.v1 import types_pb2
 
+# The classes by name, as texts say them.
 PRIORITIES = MappingProxyType(
     {
         "low": types_pb2.PRIORITY_LOW,

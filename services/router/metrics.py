@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from pdserve.cluster.instance import Role
 from pdserve.errors import OverloadedError, PdserveError
+from pdserve.key_limits import PRIORITIES
 from pdserve.metrics import SECONDS_BUCKETS
 from pdserve.rpc.v1 import types_pb2
 from services.router.breakers import BreakerState
@@ -23,11 +24,7 @@ _T = TypeVar("_T", bound=Hashable)
 Priority: TypeAlias = types_pb2.Priority.ValueType
 
 # As labels say them.
-_PRIORITIES = {
-    types_pb2.PRIORITY_LOW: "low",
-    types_pb2.PRIORITY_NORMAL: "normal",
-    types_pb2.PRIORITY_HIGH: "high",
-}
+_PRIORITIES = {priority: name for name, priority in PRIORITIES.items()}
 # What a refused request exceeded, by the field of the error. Other errors come from instances.
 _LIMITS = {
     "requests_per_minute": "requests_per_minute",

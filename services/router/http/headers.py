@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pdserve.errors import InvalidRequestError
+from pdserve.key_limits import PRIORITIES
 from pdserve.rpc.v1 import types_pb2
 
 REQUEST_ID = "x-request-id"
@@ -19,11 +20,6 @@ EXPLAIN = "x-pdserve-explain"
 
 # Short enough that the number of a choice fits behind it.
 _MAX_ID_CHARS = 120
-_PRIORITIES = {
-    "low": types_pb2.PRIORITY_LOW,
-    "normal": types_pb2.PRIORITY_NORMAL,
-    "high": types_pb2.PRIORITY_HIGH,
-}
 _ID = re.compile(rf"[!-~]{{1,{_MAX_ID_CHARS}}}")
 
 
@@ -80,12 +76,12 @@ def _priority(headers: Mapping[str, str]) -> types_pb2.Priority.ValueType:
     text = headers.get(PRIORITY)
     if text is None:
         return types_pb2.PRIORITY_UNSPECIFIED
-    if text not in _PRIORITIES:
-        limit = ", ".join(_PRIORITIES)
+    if text not in PRIORITIES:
+        limit = ", ".join(PRIORITIES)
         raise InvalidRequestError(
             f"{PRIORITY} is {text!r}; it must be one of {limit}", field=PRIORITY, limit=limit
         )
-    return _PRIORITIES[text]
+    return PRIORITIES[text]
 
 
 def _switch(headers: Mapping[str, str], name: str) -> bool | None:
