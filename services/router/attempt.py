@@ -21,15 +21,11 @@ _Part = Coroutine[Any, Any, FinishReason | None]
 
 
 class Attempts:
-    """Runs attempts, and tells the breakers how their hand-offs went.
+    """Runs attempts, and tells the breakers how their hand-offs went."""
 
-    `look_every_s` is how often it is checked that an instance has not forgotten its request.
-    """
-
-    def __init__(self, releaser: Releaser, breakers: Breakers, look_every_s: float) -> None:
+    def __init__(self, releaser: Releaser, breakers: Breakers) -> None:
         self._releaser = releaser
         self._breakers = breakers
-        self._look_every_s = look_every_s
 
     async def remote(self, live: LiveRequest, prefill: Instance, decode: Instance) -> FinishReason:
         """Prefill on one instance, decode on another; returns why the generation ended.
@@ -46,8 +42,8 @@ class Attempts:
                 return await _first_result(
                     _until_handed_off(_unless_cut(first.run(to_prefill), prefill), handoff),
                     _unless_cut(second.run(to_decode), decode),
-                    _until_handed_off(guard(live, prefill, self._look_every_s), handoff),
-                    guard(live, decode, self._look_every_s),
+                    _until_handed_off(guard(live, prefill), handoff),
+                    guard(live, decode),
                 )
         except AttemptFailed as failure:
             if failure.of_hand_off:
@@ -62,9 +58,7 @@ class Attempts:
         """Both phases on one instance; returns why the generation ended. Raises `AttemptFailed`."""
         leg = DecodeLeg(live, decode, Handoff.none())
         with live.dispatch(decode) as dispatch:
-            return await _first_result(
-                _unless_cut(leg.run(dispatch), decode), guard(live, decode, self._look_every_s)
-            )
+            return await _first_result(_unless_cut(leg.run(dispatch), decode), guard(live, decode))
 
 
 async def _until_handed_off(part: Coroutine[Any, Any, _T], handoff: Handoff) -> _T | None:

@@ -7,8 +7,11 @@ from services.router.failure import lost
 from services.router.instance import Instance
 from services.router.live import LiveRequest
 
+# Longer than any message is on its way between two machines that live.
+LOOK_EVERY_S = 5.0
 
-async def guard(live: LiveRequest, instance: Instance, look_every_s: float) -> None:
+
+async def guard(live: LiveRequest, instance: Instance) -> None:
     """Runs until the present attempt on `instance` is lost, then raises its `InstanceFailure`.
 
     An instance without anything to do, by a report that is younger than the last call to it, has
@@ -18,7 +21,7 @@ async def guard(live: LiveRequest, instance: Instance, look_every_s: float) -> N
     before: object = None
     while True:
         with suppress(TimeoutError):
-            async with asyncio.timeout(look_every_s):
+            async with asyncio.timeout(LOOK_EVERY_S):
                 raise lost(instance, await instance.lost())
         position = _position(live) if _is_idle(live, instance) else None
         if position is not None and position == before:

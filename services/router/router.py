@@ -70,7 +70,7 @@ class Router:
         self._metrics.watch_breakers(self.breakers.count)
         placer = make_placer(config, knowledge, self.breakers.open_pairs)
         self._dispatcher = Dispatcher(self.fleet, placer, config.placement_timeout_s)
-        attempts = Attempts(self.releaser, self.breakers, config.silence_timeout_s)
+        attempts = Attempts(self.releaser, self.breakers)
         orchestrator = Orchestrator(
             self._dispatcher,
             attempts,

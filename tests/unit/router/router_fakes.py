@@ -99,6 +99,8 @@ class FakeInstance:
         )
         self.scripts: list[Script] = []
         self.requests: list[prefill_pb2.PrefillRequest | decode_pb2.DecodeRequest] = []
+        # How long each call might take when it came, in seconds; None: for ever.
+        self.deadlines: list[float | None] = []
         self.released: list[prefill_pb2.ReleaseRequest] = []
         self.running = 0
         self.watchers = 0
@@ -158,8 +160,9 @@ class FakeInstance:
             self.watchers -= 1
 
     @contextmanager
-    def call(self, request):
+    def call(self, request, context):
         self.requests.append(request)
+        self.deadlines.append(context.time_remaining())
         self.running += 1
         try:
             yield self.scripts.pop(0) if self.scripts else Script()
@@ -189,7 +192,7 @@ class FakePrefill(FakeInstance, prefill_pb2_grpc.PrefillServicer):
     @servicer_method
     async def Run(self, request: prefill_pb2.PrefillRequest, context) -> None:  # noqa: N802
         ref = self.ref(request)
-        with self.call(request) as script:
+        with self.call(request, context) as script:
             await self.step(script, "queued")
             transfer_id = f"{self.name}/{ref.incarnation}/{next(self._numbers)}"
             pulled = self.transfers[transfer_id] = asyncio.Event()
@@ -210,6 +213,7 @@ class FakePrefill(FakeInstance, prefill_pb2_grpc.PrefillServicer):
     @servicer_method
     async def Release(self, request: prefill_pb2.ReleaseRequest, context):  # noqa: N802
         self.released.append(request)
+        self.deadlines.append(context.time_remaining())
         return prefill_pb2.ReleaseResponse(ref=request.ref, released=True)
 
     def _first_token(self, request: prefill_pb2.PrefillRequest) -> prefill_pb2.PrefillFirstToken:
@@ -234,7 +238,7 @@ class FakeDecode(FakeInstance, decode_pb2_grpc.DecodeServicer):
         async def send(**event: object) -> None:
             await context.write(decode_pb2.DecodeEvent(ref=ref, **event))
 
-        with self.call(request) as script:
+        with self.call(request, context) as script:
             await self.step(script, "queued")
             await self.step(script, "admitted")
             await send(admitted=decode_pb2.DecodeAdmitted(cached_tokens=5))

@@ -142,7 +142,7 @@ async def test_incompatible_layouts_do_not_pair() -> None:
 
 
 async def test_requests_in_flight_count_until_a_report_covers_them() -> None:
-    async with bench(decode=2, silence_timeout_s=60.0) as it:
+    async with bench(decode=2, silence_timeout_s=60.0, silence_floor_s=60.0) as it:
         # Reports come so seldom that only the router's own account can spread the requests.
         for fake in it.decode:
             fake.scripts = [Script(before={5: hang}) for _ in range(4)]

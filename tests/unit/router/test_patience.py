@@ -11,6 +11,7 @@ from router_bench import bench
 from router_fakes import ANSWER, Script, hang
 
 from pdserve.rpc.v1 import types_pb2
+from services.router import guard
 from services.router.patience import NO_SLO, Patience, longest_step_s
 
 PATIENCE = Patience(floor_s=1.0, silence_timeout_s=3.0, step_timeout_s=60.0)
@@ -198,8 +199,9 @@ async def test_a_router_that_stood_still_takes_nobody_for_dead() -> None:
         assert seen == {"up"}
 
 
-async def test_what_an_instance_has_forgotten_is_tried_elsewhere() -> None:
-    async with bench(decode=2, silence_timeout_s=0.3, silence_floor_s=0.3) as it:
+async def test_what_an_instance_has_forgotten_is_tried_elsewhere(monkeypatch) -> None:
+    monkeypatch.setattr(guard, "LOOK_EVERY_S", 0.3)
+    async with bench(decode=2) as it:
         it.decode[0].scripts = [Script(before={12: hang})]  # its reports say: nothing to do
         answer = await it.generate()
         assert answer.text == ANSWER
@@ -210,8 +212,9 @@ async def test_what_an_instance_has_forgotten_is_tried_elsewhere() -> None:
         assert "prefill-0: lost: it has nothing" in again.finished.attempts[0].failure
 
 
-async def test_what_takes_long_is_not_forgotten_while_the_instance_is_at_it() -> None:
-    async with bench(silence_timeout_s=0.2, silence_floor_s=0.2) as it:
+async def test_what_takes_long_is_not_forgotten_while_the_instance_is_at_it(monkeypatch) -> None:
+    monkeypatch.setattr(guard, "LOOK_EVERY_S", 0.2)
+    async with bench() as it:
         it.decode[0].publish(running_requests=1)
         await it.until(lambda: _load(it, "decode-0") == 1)
         it.decode[0].scripts = [Script(before={12: lambda: asyncio.sleep(0.8)})]
