@@ -5,6 +5,7 @@ import asyncio
 from functools import partial
 
 from benchmarks import (
+    bench_capacity,
     fidelity,
     interference,
     paper,
@@ -24,6 +25,7 @@ MEASUREMENTS = {
     "fidelity": fidelity.run,
     "paper": paper.run,
     "planner": planner_speed.run,
+    "bench": bench_capacity.run,
     "placement": placement_speed.run,
     "slow-link": slow_link.run,
     "slo-placement": slo_placement.run,

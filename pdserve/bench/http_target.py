@@ -30,7 +30,8 @@ _ROUTES: Mapping[Api, str] = {"completions": "/completions", "chat": "/chat/comp
 _PREPARE_TIMEOUT_S = 120.0
 # Below that of common servers (uvicorn: 5 s), so that none closes a connection that is just used.
 _KEEPALIVE_S = 3.0
-_PROBE_WORDS = (8, 32)
+# Words of the prompts that find out how a server counts.
+_FEW, _MANY = 8, 32
 _FIXED_LENGTH = "output lengths are the model's own: it takes no ignore_eos"
 _NO_USAGE = "tokens are counted as chunks: it takes no stream_options"
 
@@ -196,30 +197,33 @@ class HttpTarget:
         for extras in _EXTRAS[:-1]:
             self._extras = extras
             try:
-                return await self._probe(_PROBE_WORDS[0])
+                return await self._probe(self._probe_prompt(_FEW))
             except InvalidRequestError:
                 continue
         self._extras = _EXTRAS[-1]
-        return await self._probe(_PROBE_WORDS[0])
+        return await self._probe(self._probe_prompt(_FEW))
 
     async def _probe_scale(self, short: Timeline) -> TextScale:
-        """Two prompts tell what a word costs and what the chat template adds."""
-        long = await self._probe(_PROBE_WORDS[1])
-        if short.prompt_tokens is None or long.prompt_tokens is None:
+        """What a word costs, and what the chat template adds: as longer prompts are counted."""
+        words = " ".join(WORDS[:_FEW])
+        long = await self._probe(self._probe_prompt(_MANY))
+        turns = await self._probe(TextPrompt((words, f" {words}", words)))
+        counts = [each.prompt_tokens for each in (short, long, turns)]
+        few, many, three = (count or 0 for count in counts)
+        per_word = (many - few) / (_MANY - _FEW)
+        if None in counts or per_word <= 0:
             return TextScale()
-        few, many = _PROBE_WORDS
-        per_word = (long.prompt_tokens - short.prompt_tokens) / (many - few)
-        if per_word <= 0:
-            return TextScale()
-        return TextScale(max(0.0, short.prompt_tokens - per_word * few), per_word)
+        turn = three - few - 2 * _FEW * per_word
+        return TextScale(max(0.0, few - per_word * _FEW), per_word, max(0.0, turn))
 
-    async def _probe(self, words: int) -> Timeline:
-        """One answer of a token; `InvalidRequestError` for what the server does not take."""
-        prompt: Prompt
+    def _probe_prompt(self, words: int) -> Prompt:
         if self._text:
-            prompt = TextPrompt((" ".join(WORDS[:words]),))
-        else:
-            prompt = IdPrompt(list(range(self._options.tokens.low, self._options.tokens.low + 8)))
+            return TextPrompt((" ".join(WORDS[:words]),))
+        low = self._options.tokens.low
+        return IdPrompt(list(range(low, min(low + words, self._options.tokens.high))))
+
+    async def _probe(self, prompt: Prompt) -> Timeline:
+        """One answer of a token; `InvalidRequestError` for what the server does not take."""
         timeline = Timeline()
         try:
             await self.request(prompt, 1)(timeline)

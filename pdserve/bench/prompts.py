@@ -93,10 +93,11 @@ class TextPrompts:
         turns = _texts(history)
         if history is None or not turns or history.tokens >= size:
             return TextPrompt((self._words(index, 0, size - self._scale.frame),))
-        words = self._words(index, history.tokens, size - history.tokens)
+        left = size - history.tokens
         if history.answer is None:  # the question goes on where the answer should have been
+            words = self._words(index, history.tokens, left)
             return TextPrompt((*turns[:-1], f"{turns[-1]} {words}"))
-        return TextPrompt((*turns, words))
+        return TextPrompt((*turns, self._words(index, history.tokens, left - self._scale.turn)))
 
     def _words(self, index: int, begin: int, tokens: float) -> str:
         words = self._scale.words(tokens)

@@ -42,13 +42,17 @@ ORDINARY_TOKENS = TokenRange(1_000, 30_000)
 
 @dataclass(frozen=True, slots=True)
 class TextScale:
-    """How many tokens a prompt of words has: `frame` and `per_word` for each."""
+    """How many tokens a prompt of words has: `frame`, and `per_word` for each.
+
+    Every further question of a conversation adds `turn`, besides what was answered.
+    """
 
     frame: float = 0.0
     per_word: float = 1.0
+    turn: float = 0.0
 
     def words(self, tokens: float) -> int:
-        """How many words make about so many tokens, the frame not counted; at least 1."""
+        """How many words make about so many tokens, without frames; at least 1."""
         return max(1, round(tokens / self.per_word))
 
 

@@ -93,7 +93,8 @@ async def stream(
 def words(server: OpenAiServer, request: web.Request, asked: dict) -> Awaitable[web.StreamResponse]:
     """As many tokens as were asked for, with the usage of a server that counts words or ids."""
     if "messages" in asked:
-        size = 5 + sum(len(each["content"].split()) for each in asked["messages"])
+        messages = asked["messages"]
+        size = 2 + 3 * len(messages) + sum(len(each["content"].split()) for each in messages)
     else:
         prompt = asked["prompt"]
         size = len(prompt.split()) if isinstance(prompt, str) else len(prompt)

@@ -184,7 +184,7 @@ async def test_what_is_found_out_of_a_server_that_takes_everything() -> None:
         facts = await prepared(server.url, tokens=TokenRange(50, 99))
         assert (facts.model, facts.prompts, facts.notes) == ("scripted", TokenRange(50, 99), ())
         chat = await prepared(server.url, api="chat")
-        assert chat.prompts == TextScale(frame=5, per_word=1.0)
+        assert chat.prompts == TextScale(frame=5, per_word=1.0, turn=6)
         text = await prepared(server.url, text=True)
         assert text.prompts == TextScale(frame=0, per_word=1.0)
         assert (await prepared(server.url, model="own")).model == "own"

@@ -145,6 +145,19 @@ async def test_turns_contain_the_answers_before_them() -> None:
     assert [len(prompt.split()) for prompt in prompts] == [10, 30, 50]
 
 
+async def test_chats_are_as_long_as_the_workload_says() -> None:
+    made = workload([0.0, 0.3, 0.6], [20, 50, 80], 5, conversation=[0, 0, 0])
+    async with openai_server(words) as server:
+        target = HttpTarget(HttpOptions(server.url, api="chat"))
+        facts = await target.prepare()
+        assert isinstance(facts.prompts, TextScale)
+        prompts = TextPrompts(made, 0, facts.prompts)
+        seen = await OpenLoop(target, made, prompts, Bounds(20), asyncio.Event()).run()
+        await target.close()
+    assert [record.counted_tokens for record in seen.records] == [20, 50, 80]
+    assert [each["role"] for each in server.requests[-1]["messages"]][-1] == "user"
+
+
 async def test_a_turn_does_not_wait_for_the_answer_before_it() -> None:
     made = workload([0.0, 0.01], [10, 30], 5, conversation=[0, 0])
     stop = asyncio.Event()

@@ -1,7 +1,9 @@
 """`pdserve bench` from its flags to its files, against a real server in a thread."""
 
+import argparse
 import asyncio
 import json
+import re
 import signal
 import socket
 import subprocess
@@ -10,10 +12,12 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
-from pdserve.bench.record import Record
+from pdserve.bench.record import Outcome, Record
+from pdserve.cli import bench
 from pdserve.cli.bench_progress import BenchProgress
 from pdserve.cli.main import main
 from pdserve.planner.slo import Slo
@@ -276,3 +280,28 @@ def test_a_bench_needs_no_torch_and_no_simulator() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
     )
     assert done.stdout == "[]\n"
+
+
+PAGE = (Path(__file__).parents[3] / "docs" / "bench.md").read_text("utf-8")
+
+
+def test_the_page_knows_every_flag_and_no_other() -> None:
+    parser = argparse.ArgumentParser()
+    bench.add_flags(parser)
+    flags = {each for action in parser._actions for each in action.option_strings if each[1] == "-"}
+    # Described where other commands have them too, or by their help.
+    elsewhere = {each for each in flags if each.startswith("--tls")} | {"--help", "--quiet"}
+    elsewhere |= {"--trace-format", "--limit", "--lengths", "--arrivals", "--max-context"}
+    elsewhere |= {"--requests", "--seed", "--output"}
+    named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", PAGE))
+    assert flags - elsewhere <= named
+    assert named <= flags
+
+
+def test_the_page_knows_every_outcome_and_key(url: str, tmp_path: Path) -> None:
+    assert all(f"| `{outcome}` |" in PAGE for outcome in get_args(Outcome))
+    out = tmp_path / "run.jsonl"
+    assert main(["bench", f"--url={url}", *SHORT, "--conversations=turns=2", f"--json={out}"]) == 0
+    keys = {key for line in lines(out, "request") for key in line} - {"record"}
+    keys |= {"prefix_ids", "block_tokens"}
+    assert [key for key in keys if f"`{key}`" not in PAGE] == []
