@@ -56,7 +56,9 @@ class Dispatcher:
             return self._resolve(replace(answer, decision_s=decision_s))
         if answer.overloaded:
             raise OverloadedError(
-                answer.reason, retry_after_s=answer.retry_after_s or RETRY_AFTER_S
+                answer.reason,
+                field=answer.field,
+                retry_after_s=answer.retry_after_s or RETRY_AFTER_S,
             )
         raise UnavailableError(
             f"{answer.reason}; waited {self._timeout_s:g} s", retry_after_s=RETRY_AFTER_S

@@ -117,12 +117,14 @@ class Placement:
 class Refusal:
     """No placement is possible now. `overloaded`: for want of capacity, so that waiting is vain.
 
-    `retry_after_s` is when it may be otherwise, 0 where that is not known.
+    `retry_after_s` is when it may be otherwise, 0 where that is not known. `field` names the
+    objective of the request that cannot be met, where it is for want of that.
     """
 
     reason: str
     overloaded: bool = False
     retry_after_s: float = 0.0
+    field: str = ""
 
 
 class Placer(Protocol):

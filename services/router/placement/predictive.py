@@ -138,22 +138,25 @@ class Predictive:
 
     def _refusal(self, pairs: Pairs, best: Pair) -> Refusal:
         """Says at once what a client would else find out too late (DESIGN: the last rung)."""
-        expected = pairs.score(best, "")
-        objectives = pairs.objectives
-        late_s, missed = 0.0, []
-        if objectives.ttft_s is not None and expected.ttft_s > objectives.ttft_s:
-            late_s = expected.ttft_s - objectives.ttft_s
-            missed.append(f"TTFT of {expected.ttft_s:.3g} s misses {objectives.ttft_s:.3g} s")
+        expected, objectives = pairs.score(best, ""), pairs.objectives
+        late_s, field = 0.0, ""
+        missed = []
         if objectives.tpot_s is not None and expected.tpot_s > objectives.tpot_s:
             # One of those that decode there has to end.
             batch = max(1.0, float(pairs.decode.rows["decoding"][best[1]]))
-            late_s = max(late_s, self._knowledge.habits.decode_s / batch)
-            missed.append(f"TPOT of {expected.tpot_s:.3g} s misses {objectives.tpot_s:.3g} s")
-        what = " and ".join(missed) or "those that run already would miss their TPOT"
+            late_s, field = self._knowledge.habits.decode_s / batch, "slo.tpot_ms"
+            missed.append(f"TPOT is {expected.tpot_s:.3g} s, {objectives.tpot_s:.3g} s is wanted")
+        if objectives.ttft_s is not None and expected.ttft_s > objectives.ttft_s:
+            late_s = max(late_s, expected.ttft_s - objectives.ttft_s)
+            field = "slo.ttft_ms"
+            left_s = max(0.0, objectives.ttft_s)
+            missed.append(f"TTFT is {expected.ttft_s:.3g} s, {left_s:.3g} s is left")
+        what = " and the ".join(missed) or "TPOT of those that run already would be missed"
         return Refusal(
             f"on the best of {pairs.count} pairs the expected {what}",
             overloaded=True,
             retry_after_s=max(_MIN_RETRY_S, late_s),
+            field=field or "slo.tpot_ms",
         )
 
 

@@ -209,7 +209,8 @@ def test_hard_objectives_that_cannot_be_met_are_refused_with_a_time() -> None:
     assert isinstance(answer, Refusal)
     assert answer.overloaded
     assert answer.retry_after_s == pytest.approx(0.91 + 0.11 - 0.5)
-    assert "TTFT of 1.02 s misses 0.5 s" in answer.reason
+    assert "TTFT is 1.02 s, 0.5 s is left" in answer.reason
+    assert answer.field == "slo.ttft_ms"
     assert names(place(members, wanting(ttft_s=0.5, tpot_s=0.05))) == ("p", "d")
     assert names(place(members, wanting(ttft_s=2.0, tpot_s=0.05, hard=True))) == ("p", "d")
 
@@ -220,7 +221,7 @@ def test_a_tpot_that_cannot_be_met_is_refused_too() -> None:
     members.add_decode("d", decoding=99, context=99_000)
     answer = place(members, wanting(tpot_s=0.05, hard=True))
     assert isinstance(answer, Refusal)
-    assert "TPOT" in answer.reason
+    assert answer.field == "slo.tpot_ms"
     assert answer.retry_after_s > 0
 
 
