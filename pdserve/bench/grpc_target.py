@@ -30,11 +30,15 @@ _CHANNELS = 4
 
 @dataclass(frozen=True, slots=True)
 class GrpcOptions:
-    """How a router is asked. `metadata` goes with every call; `slo` with every request."""
+    """How a router is asked. `metadata` goes with every call; `slo` with every request.
+
+    `timeout_s` is the deadline that the router is told.
+    """
 
     address: str
     model: str = ""
     temperature: float = 0.0
+    timeout_s: float = 600.0
     metadata: tuple[tuple[str, str], ...] = ()
     slo: types_pb2.Slo | None = None
     tls: ClientTls | None = None
@@ -103,7 +107,8 @@ class GrpcTarget:
     async def _send(self, request: router_pb2.GenerateRequest, timeline: Timeline) -> None:
         self._sent += 1
         stub = self._stubs[self._sent % len(self._stubs)]
-        call = stub.Generate(request, metadata=self._options.metadata)
+        options = self._options
+        call = stub.Generate(request, timeout=options.timeout_s, metadata=options.metadata)
         try:
             async for event in call:
                 now = time.perf_counter()

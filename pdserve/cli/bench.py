@@ -136,7 +136,7 @@ def run(arguments: argparse.Namespace) -> int:
     load = _load(arguments)
     _check(arguments)
     seed = _prompt_seed(arguments)
-    targets = load_targets(arguments, slo)
+    targets = load_targets(arguments, slo, conversing=_conversing(load))
     with BenchProgress(slo, quiet=arguments.quiet) as progress:
         results, stopped = asyncio.run(_bench(arguments, targets, load, slo, seed, progress))
     output_console().print(bench_view(results))
@@ -228,6 +228,10 @@ def _load(arguments: argparse.Namespace) -> Load:
 
     draw(1, arrivals.default_rate, 0)  # what is wrong is said now, and not after minutes
     return DrawnLoad(draw, arrivals.default_rate, amount)
+
+
+def _conversing(load: Load) -> bool:
+    return load.at(load.rate, 0).conversation is not None
 
 
 def _with(arguments: argparse.Namespace, **changes: object) -> argparse.Namespace:

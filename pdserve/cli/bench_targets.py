@@ -82,8 +82,11 @@ def add_target_flags(parser: argparse.ArgumentParser) -> None:
     add_tls_flags(parser)
 
 
-def load_targets(arguments: argparse.Namespace, slo: Slo) -> list[Target]:
-    """One target, or two with `--compare`. Raises `ConfigError` naming the flag."""
+def load_targets(arguments: argparse.Namespace, slo: Slo, *, conversing: bool) -> list[Target]:
+    """One target, or two with `--compare`. Raises `ConfigError` naming the flag.
+
+    `conversing`: requests are turns of conversations, so that prompts contain answers.
+    """
     if not 0 <= arguments.temperature <= 100:
         text = f"temperature is {arguments.temperature}; it must lie in [0, 100]"
         raise ConfigError(text, field="temperature", limit="[0, 100]")
@@ -95,7 +98,10 @@ def load_targets(arguments: argparse.Namespace, slo: Slo) -> list[Target]:
         # Never the first one's key, which is nobody else's business.
         key = os.environ.get(COMPARE_API_KEY, "")
         places.append(_place(arguments.compare, "compare", arguments.compare_model, key))
-    return [_target(place, arguments, slo) for place in places]
+    return [
+        _http(place, arguments, slo, conversing) if place.is_url else _grpc(place, arguments, slo)
+        for place in places
+    ]
 
 
 def _place(text: str, flag: str, model: str, key: str) -> _Place:
@@ -120,26 +126,27 @@ def _has_host(url: str) -> bool:
         return False
 
 
-def _target(place: _Place, arguments: argparse.Namespace, slo: Slo) -> Target:
-    if not place.is_url:
-        if arguments.prompts == "text":
-            raise ConfigError("--prompts text needs a URL: by gRPC they are ids", field="prompts")
-        return GrpcTarget(
-            GrpcOptions(
-                address=place.text,
-                model=place.model,
-                temperature=arguments.temperature,
-                metadata=bearer(place.key),
-                slo=_slo_message(arguments.send_slo, slo),
-                tls=router_tls(arguments),
-            )
+def _grpc(place: _Place, arguments: argparse.Namespace, slo: Slo) -> GrpcTarget:
+    if arguments.prompts == "text":
+        raise ConfigError("--prompts text needs a URL: by gRPC they are ids", field="prompts")
+    return GrpcTarget(
+        GrpcOptions(
+            address=place.text,
+            model=place.model,
+            temperature=arguments.temperature,
+            timeout_s=arguments.timeout_s,
+            metadata=bearer(place.key),
+            slo=_slo_message(arguments.send_slo, slo),
+            tls=router_tls(arguments),
         )
+    )
+
+
+def _http(place: _Place, arguments: argparse.Namespace, slo: Slo, conversing: bool) -> HttpTarget:
     if arguments.api == "chat" and arguments.prompts == "ids":
         raise ConfigError("--prompts ids needs --api completions: chat is text", field="prompts")
     # The text of an answer has no ids that the next turn could begin with.
-    text = arguments.prompts == "text" or (
-        arguments.prompts is None and arguments.conversations is not None
-    )
+    text = arguments.prompts == "text" or (arguments.prompts is None and conversing)
     return HttpTarget(
         HttpOptions(
             url=place.text,

@@ -14,17 +14,16 @@ from pdserve.planner.slo import Slo
 SLO = Slo(ttft_s=0.5, tpot_s=0.05)
 
 
-def targets(*flags: str, conversations: str | None = None):
+def targets(*flags: str, conversing: bool = False):
     parser = argparse.ArgumentParser()
     add_target_flags(parser)
-    arguments = parser.parse_args(flags)
-    arguments.conversations = conversations
-    return load_targets(arguments, SLO)
+    arguments = parser.parse_args(flags, argparse.Namespace(timeout_s=20.0))
+    return load_targets(arguments, SLO, conversing=conversing)
 
 
-async def ask(*flags: str, conversations: str | None = None):
+async def ask(*flags: str, conversing: bool = False):
     """What the first target says of itself when it is asked by these flags."""
-    target, *others = targets(*flags, conversations=conversations)
+    target, *others = targets(*flags, conversing=conversing)
     facts = await target.prepare()
     prompt = IdPrompt([5, 6]) if isinstance(facts.prompts, TokenRange) else TextPrompt(("one two",))
     await target.request(prompt, 2)(Timeline())
@@ -44,8 +43,8 @@ async def test_prompts_are_ids_where_that_works() -> None:
         assert (await ask(url, "--token-ids=7-99")).prompts == TokenRange(7, 99)
         for flags in ([url, "--api=chat"], [url, "--prompts=text"]):
             assert isinstance((await ask(*flags)).prompts, TextScale)
-        assert isinstance((await ask(url, conversations="turns=3")).prompts, TextScale)
-        ids = await ask(url, "--prompts=ids", conversations="turns=3")
+        assert isinstance((await ask(url, conversing=True)).prompts, TextScale)
+        ids = await ask(url, "--prompts=ids", conversing=True)
         assert isinstance(ids.prompts, TokenRange)
     assert server.requests[0]["model"] == "scripted"
 
