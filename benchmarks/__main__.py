@@ -14,6 +14,7 @@ from benchmarks import (
     router_overhead,
     slo_placement,
     slow_link,
+    soak,
     throughput,
 )
 from benchmarks.report import print_machine
@@ -30,23 +31,29 @@ MEASUREMENTS = {
     "slow-link": slow_link.run,
     "slo-placement": slo_placement.run,
 }
+# Too long to be among all.
+BY_NAME = ("soak",)
 
 
 def main() -> None:
-    """Runs the measurements that are named, or all."""
+    """Runs the measurements that are named, or all but those that run only by name."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("name", nargs="*", help=f"any of {', '.join(MEASUREMENTS)}; none: all")
+    names = f"any of {', '.join((*MEASUREMENTS, *BY_NAME))}; none: all but {', '.join(BY_NAME)}"
+    parser.add_argument("name", nargs="*", help=names)
     parser.add_argument("--repeats", type=int, default=3, help="rounds (default: 3)")
     parser.add_argument(
         "--sglang-router", default="", help="Python that has sglang-router, for `router`"
     )
+    parser.add_argument("--minutes", type=float, default=30, help="of `soak` (default: 30)")
+    parser.add_argument("--real-model", action="store_true", help="`soak` with the default model")
     arguments = parser.parse_args()
-    unknown = sorted(set(arguments.name) - MEASUREMENTS.keys())
+    unknown = sorted(set(arguments.name) - {*MEASUREMENTS, *BY_NAME})
     if unknown:
         parser.error(f"no measurement is called {unknown[0]}")
     print_machine()
     measurements = MEASUREMENTS | {
-        "router": partial(router_overhead.run, sglang_router=arguments.sglang_router)
+        "router": partial(router_overhead.run, sglang_router=arguments.sglang_router),
+        "soak": lambda _: soak.run(arguments.minutes, real_model=arguments.real_model),
     }
     for name in arguments.name or MEASUREMENTS:
         asyncio.run(measurements[name](arguments.repeats))

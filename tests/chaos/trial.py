@@ -15,7 +15,8 @@ from tests.chaos.load import Load, Stream
 from tests.chaos.members import Member
 from tests.chaos.moments import moment
 
-CLIENTS = 6
+# So many clients that a dozen faults disturb as many requests as were asked for.
+FEWEST_CLIENTS, MOST_CLIENTS = 6, 16
 # From a fault until the last request that it hit has its next token: finding out, prefilling again
 # beside everything else, and the noise of a shared machine.
 RECOVERY_S = 20.0
@@ -53,9 +54,10 @@ async def try_cell(cluster: ChaosCluster, cell: Cell, requests: int) -> Trial:
     trial = Trial(cell)
     rng = random.Random(str(cell))
     victims = _victims(cluster, cell)
+    clients = min(MOST_CLIENTS, max(FEWEST_CLIENTS, requests // 12))
     while not trial.faults or trial.requests < requests:
         victim = victims[trial.faults % len(victims)]
-        happened_at, streams = await _one_fault(cluster, cell, victim, rng)
+        happened_at, streams = await _one_fault(cluster, cell, victim, clients, rng)
         _check(cell, streams, happened_at)
         trial.faults += 1
         trial.requests += len(streams)
@@ -71,12 +73,12 @@ def _victims(cluster: ChaosCluster, cell: Cell) -> list[Member]:
 
 
 async def _one_fault(
-    cluster: ChaosCluster, cell: Cell, victim: Member, rng: random.Random
+    cluster: ChaosCluster, cell: Cell, victim: Member, clients: int, rng: random.Random
 ) -> tuple[float, list[Stream]]:
     """When it happened, and every request that was sent around it."""
     done = harm(cell, cluster, victim)
     async with open_channel(cluster.router.proxy.address) as channel:
-        load = Load(channel, CLIENTS, rng)
+        load = Load(channel, clients, rng)
         async with load.running(), moment(cell.moment, cluster, victim, load):
             happened_at = time.monotonic()
             await done.do()
