@@ -8,6 +8,7 @@ import grpc
 from pdserve.errors import UnavailableError
 from pdserve.rpc.arrival import note_arrival
 from pdserve.rpc.errors import abort
+from pdserve.rpc.malformed import refusing_malformed
 
 
 class LateServices(grpc.GenericRpcHandler):
@@ -38,7 +39,7 @@ class LateServices(grpc.GenericRpcHandler):
         for handler in self._handlers:
             method = handler.service(handler_call_details)
             if method is not None:
-                return method
+                return refusing_malformed(method)
         if not self._handlers and handler_call_details.method.startswith(self._prefixes):
             return grpc.unary_unary_rpc_method_handler(_refuse)
         return None
