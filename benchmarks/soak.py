@@ -159,7 +159,7 @@ async def soak(plan: Soak) -> Outcome:
         )  # fmt: skip
 
 
-async def run(minutes: float, *, real_model: bool = False, output: str = "soak.json") -> None:
+async def run(minutes: float, *, real_model: bool = False, output: str = "build/soak.json") -> None:
     """Runs a soak, prints what came of it, and writes it to the file `output`."""
     plan = Soak(60 * minutes, real_model)
     outcome = await soak(plan)
@@ -211,6 +211,7 @@ def print_outcome(outcome: Outcome) -> None:
 
 
 def _write(path: Path, document: dict[str, object]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(document, indent=2) + "\n")
 
 
