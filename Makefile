@@ -5,11 +5,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 # For example --extra-index-url with the CPU builds of torch.
 PIP_FLAGS ?=
+VARIANT ?= cpu
+VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 PROMPT ?= What is the capital of France?
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run up test chaos soak lint format proto bench clean
+.PHONY: help setup run up test chaos soak lint format proto bench chart image clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,11 +34,12 @@ chaos: $(READY) ## let everything fail, 200 requests a way; writes docs/recovery
 soak: $(READY) ## 30 minutes of load, cancels, drains and kills; prints what was left behind
 	$(BIN)/python -m benchmarks soak --minutes 30
 
-lint: $(READY) ## check format, lint, types and generated stubs
+lint: $(READY) ## check format, lint, types and generated files
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python scripts/generate_stubs.py --check
+	$(BIN)/python scripts/generate_chart_schema.py --check
 
 format: $(READY) ## format the code and fix what can be fixed
 	$(BIN)/ruff format .
@@ -47,6 +50,13 @@ proto: $(READY) ## regenerate pdserve/rpc/v1 from proto/
 
 bench: $(READY) ## measure what docs/benchmarks.md publishes
 	$(BIN)/python -m benchmarks
+
+chart: $(READY) ## bring the chart's schema up to date and test the chart
+	$(BIN)/python scripts/generate_chart_schema.py
+	$(BIN)/pytest tests/chart
+
+image: ## build the container image (VARIANT=cpu or cuda); needs a Docker engine
+	docker build --build-arg VARIANT=$(VARIANT) --tag pdserve:$(VERSION)-$(VARIANT) .
 
 clean: ## remove .venv and caches
 	rm -rf $(VENV) build .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info

@@ -15,6 +15,8 @@ from pdserve.rpc.tls_identity import TlsIdentity
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+# The name whose health is that the process answers at all: what an orchestrator restarts it by.
+LIVENESS = "liveness"
 
 _OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
@@ -68,8 +70,9 @@ class RpcServer:
         add(servicer, self._late)
 
     async def start(self) -> None:
-        """Accepts calls; health says NOT_SERVING."""
+        """Accepts calls; health says NOT_SERVING, but for `LIVENESS`, which is SERVING."""
         await self.set_serving(False)
+        await self._health.set(LIVENESS, SERVING)
         await self._server.start()
 
     async def set_serving(self, serving: bool) -> None:

@@ -1,0 +1,40 @@
+{{/*
+All pools as a JSON list, each with everything that holds for it: `instances`, then what its phase
+says in `defaults`, then its own keys. Added are
+  role         prefill or decode
+  field        where the pool stands in the values, for messages
+  workload     name of its Deployment or LeaderWorkerSet
+  pods         pods of one instance: more than one where its GPUs are more than a node has
+  gpusPerPod
+*/}}
+{{- define "pdserve.pools" -}}
+{{- $pools := list -}}
+{{- range $role := list "prefill" "decode" -}}
+{{- $phase := index $.Values $role -}}
+{{- range $index, $own := $phase.pools -}}
+{{- $pool := mustMergeOverwrite (deepCopy $.Values.instances) (deepCopy $phase.defaults) (deepCopy $own) -}}
+{{- $gpus := int $pool.gpu.count -}}
+{{- $pods := 1 -}}
+{{- if gt $gpus (int $pool.gpu.perNode) -}}
+{{- $pods = div (add $gpus (sub (int $pool.gpu.perNode) 1)) (int $pool.gpu.perNode) -}}
+{{- end -}}
+{{- $_ := set $pool "role" $role -}}
+{{- $_ := set $pool "field" (printf "%s.pools[%d]" $role $index) -}}
+{{- $_ := set $pool "workload" (printf "%s-%s" (include "pdserve.fullname" $) $pool.name) -}}
+{{- $_ := set $pool "pods" $pods -}}
+{{- $_ := set $pool "gpusPerPod" (div $gpus $pods) -}}
+{{- $pools = append $pools $pool -}}
+{{- end -}}
+{{- end -}}
+{{- toJson $pools -}}
+{{- end }}
+
+{{/* TP × PP of a pool. */}}
+{{- define "pdserve.ranks" -}}
+{{- mul (default 1 .tensorParallelism) (default 1 .pipelineParallelism) -}}
+{{- end }}
+
+{{/* Whether a group is planned: group 0 is one too. Call: a pool. */}}
+{{- define "pdserve.grouped" -}}
+{{- if not (kindIs "invalid" .group) -}}true{{- end -}}
+{{- end }}
