@@ -101,7 +101,14 @@ class RouterConfig:
     http_port: int = option(0, "port of the OpenAI API; 0: any free one")
     api_keys: str = option("", "file of API keys, read again when it changes; empty: no keys")
     max_body_bytes: int = option(4 << 20, "largest body of an HTTP request")
-    instances: str = option("", "YAML file that lists the prefill and decode instances")
+    instances: str = option(
+        "",
+        "where the instances are looked for: a YAML file that lists them, kube:[namespace/]selector "
+        "of labels of pods, or dns:prefill=host:port,decode=host:port",
+    )
+    rack_label: str = option(
+        "topology.kubernetes.io/rack", "label of Kubernetes nodes that names their rack"
+    )
     placer: str = option(
         "predictive",
         "how a pair is chosen",

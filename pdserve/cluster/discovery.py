@@ -9,6 +9,14 @@ from pdserve.cluster.instance import InstanceAddress
 class Discovery(Protocol):
     """A source of instance addresses: a list, a file that is read again, DNS, an orchestrator."""
 
+    @property
+    def problem(self) -> str:
+        """Why the membership may be out of date or not whole; empty: nothing is known to be wrong.
+
+        The last membership stays meanwhile.
+        """
+        ...
+
     def watch(self) -> AsyncIterator[tuple[InstanceAddress, ...]]:
         """The whole membership, and again the whole of it after each change.
 

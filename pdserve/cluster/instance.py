@@ -1,6 +1,6 @@
 """What is known of an instance before anyone has spoken to it."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from pdserve.cluster.topology import Topology
@@ -20,7 +20,7 @@ class InstanceAddress:
     role: Role
     address: str
     name: str
-    topology: Topology = Topology()
+    topology: Topology = field(default_factory=Topology)
 
     @property
     def place(self) -> Topology:

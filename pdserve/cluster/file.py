@@ -1,14 +1,15 @@
-"""Membership that is written down: a list, or a YAML file with one.
+"""Membership that is written down in a YAML file, which may change.
 
     instances:
       - {role: prefill, address: 10.0.0.1:7000, name: prefill-0, node: gpu-7, rack: r2}
       - {role: decode, address: 10.0.0.2:7000}
 
-`name` may be left out: role and address then make one. `node`, `clique`, `rack` and `zone` say where
-an instance is, as far as that is known (`pdserve.cluster.topology`).
+`name` may be left out: role and address then make one. `node`, `clique`, `rack` and `zone` say
+where an instance is, as far as that is known (`pdserve.cluster.topology`).
 """
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncGenerator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,26 +17,39 @@ from pdserve.address import is_host_port
 from pdserve.cluster.instance import InstanceAddress, Role
 from pdserve.cluster.topology import Topology
 from pdserve.errors import ConfigError
+from pdserve.followed_file import FollowedFiles
 from pdserve.yaml_file import read_yaml
 
 _PLACES = ("node", "clique", "rack", "zone")
 _FIELDS = ("role", "address", "name", *_PLACES)
 
 
-class StaticDiscovery:
-    """A membership that never changes."""
+class FileDiscovery:
+    """The instances of the YAML file at `path` (see `read_instances`), read again when it changes.
 
-    def __init__(self, instances: Iterable[InstanceAddress]) -> None:
-        self._instances = tuple(instances)
+    `problem` says why the file as it is now cannot be used; empty: it can. Raises `ConfigError`
+    where that is so from the beginning.
+    """
 
-    @classmethod
-    def from_file(cls, path: Path) -> "StaticDiscovery":
-        """The membership that `read_instances` finds in `path`."""
-        return cls(read_instances(path))
+    def __init__(self, path: Path) -> None:
+        self._file = FollowedFiles("instances", [path], partial(read_instances, path))
 
-    async def watch(self) -> AsyncIterator[tuple[InstanceAddress, ...]]:
-        """The list, once."""
-        yield self._instances
+    @property
+    def problem(self) -> str:
+        """Why the membership may be out of date."""
+        return self._file.problem
+
+    async def watch(self) -> AsyncGenerator[tuple[InstanceAddress, ...], None]:
+        """The membership, and again after each change; it never ends.
+
+        A file that cannot be used leaves the last one in place. An entry that changes in any way is
+        another instance.
+        """
+        membership = None
+        async for found in self._file.values():
+            if found != membership:
+                membership = found
+                yield membership
 
 
 def read_instances(path: Path) -> tuple[InstanceAddress, ...]:

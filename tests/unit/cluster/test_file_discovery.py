@@ -2,9 +2,12 @@ from pathlib import Path
 
 import pytest
 
+from pdserve.cluster.file import read_instances
 from pdserve.cluster.instance import InstanceAddress, Role
-from pdserve.cluster.static import StaticDiscovery, read_instances
+from pdserve.cluster.source import make_discovery
+from pdserve.cluster.topology import Topology
 from pdserve.errors import ConfigError
+from tests.unit.cluster.pods import members_of
 
 
 def written(tmp_path: Path, text: str) -> Path:
@@ -13,20 +16,43 @@ def written(tmp_path: Path, text: str) -> Path:
     return path
 
 
-async def test_a_file_lists_the_instances_in_its_order(tmp_path: Path) -> None:
+def test_a_file_lists_the_instances_in_its_order(tmp_path: Path) -> None:
     path = written(
         tmp_path,
         "instances:\n"
-        "- {role: prefill, address: '127.0.0.1:5001', name: prefill-0}\n"
+        "- {role: prefill, address: '127.0.0.1:5001', name: prefill-0, node: n1, rack: r1}\n"
         "- {role: decode, address: '[::1]:5002'}\n",
     )
-    memberships = [membership async for membership in StaticDiscovery.from_file(path).watch()]
-    assert memberships == [
-        (
-            InstanceAddress(Role.PREFILL, "127.0.0.1:5001", "prefill-0"),
-            InstanceAddress(Role.DECODE, "[::1]:5002", "decode-[::1]:5002"),
-        )
-    ]
+    assert read_instances(path) == (
+        InstanceAddress(Role.PREFILL, "127.0.0.1:5001", "prefill-0", Topology("n1", rack="r1")),
+        InstanceAddress(Role.DECODE, "[::1]:5002", "decode-[::1]:5002"),
+    )
+
+
+async def test_a_file_that_changes_is_read_again(tmp_path: Path) -> None:
+    path = written(tmp_path, "instances: [{role: decode, address: 'a:1', name: one}]")
+    async with members_of(make_discovery(str(path), "rack")) as members:
+        await members.until(lambda: members.names == ["one"])
+        written(tmp_path, "instances: [{role: decode, address: 'a:1', name: another}]")
+        await members.until(lambda: members.names == ["another"])
+
+
+async def test_a_file_that_is_broken_leaves_the_membership(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = written(tmp_path, "instances: [{role: decode, address: 'a:1', name: one}]")
+    async with members_of(make_discovery(str(path), "rack")) as members:
+        await members.until(lambda: members.names == ["one"])
+        for broken in ("instances: [", "instances: []"):
+            written(tmp_path, broken)
+            await members.until(lambda: members.discovery.problem != "")
+            written(tmp_path, "instances: [{role: decode, address: 'a:1', name: one}]")
+            await members.until(lambda: members.discovery.problem == "")
+        path.unlink()
+        await members.until(lambda: "No such file" in members.discovery.problem)
+        assert [each[0].name for each in members.seen] == ["one"]
+    complaints = [each for each in caplog.records if "stay as they were" in each.message]
+    assert len(complaints) == 3, "each is complained of once"
 
 
 @pytest.mark.parametrize(
