@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from pdserve.cli.tethered import die_with
-from pdserve.cluster.static import read_instances
+from pdserve.cluster.file import read_instances
 from pdserve.process import StopSignal, announce, new_incarnation
 from pdserve.rpc.server import RpcServer
 from pdserve.rpc.v1 import router_pb2, router_pb2_grpc
