@@ -25,7 +25,7 @@ up: $(READY) ## keep a local cluster running and print its addresses
 	@$(BIN)/pdserve up
 
 test: $(READY) ## run the whole test suite
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses 2 --dist loadgroup
 
 chaos: $(READY) ## let everything fail, 200 requests a way; writes docs/recovery-times.md
 	PDSERVE_CHAOS_REQUESTS=200 PDSERVE_CHAOS_REPORT=docs/recovery-times.md PDSERVE_SOAK_S=120 \

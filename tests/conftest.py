@@ -1,7 +1,29 @@
 """Settings of every test."""
 
+from pathlib import Path
+
+import pytest
 from hypothesis import settings
 
 # How long an example takes says more about the machine than about the code.
 settings.register_profile("pdserve", deadline=None)
 settings.load_profile("pdserve")
+
+# Tests that share something expensive, or that need the machine's cores for processes of their own:
+# where tests run side by side, those of one group run one after the other.
+_GROUPS = {
+    "integration": "processes",
+    "chaos": "processes",
+    "unit/planner": "planner",
+    "chart": "chart",
+}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts each test into the group of its folder."""
+    root = Path(__file__).parent
+    for item in items:
+        folder = item.path.relative_to(root)
+        for prefix, group in _GROUPS.items():
+            if folder.is_relative_to(prefix):
+                item.add_marker(pytest.mark.xdist_group(group))
