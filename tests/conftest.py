@@ -19,6 +19,7 @@ _GROUPS = {
 }
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Puts each test into the group of its folder."""
     root = Path(__file__).parent
