@@ -1,19 +1,30 @@
 """The verbs of the API on the store: what each request does and answers."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import aclosing, suppress
+from dataclasses import dataclass
+from typing import Any
 
 from aiohttp import web
 
 from tests.doubles.kube.access import Faults
-from tests.doubles.kube.errors import bad_request, conflict
+from tests.doubles.kube.applying import applied
+from tests.doubles.kube.errors import ApiError, bad_request, conflict
+from tests.doubles.kube.ownership import Manager, credited
 from tests.doubles.kube.paging import Pages
+from tests.doubles.kube.patching import json_patch, merge_patch, strategic_merge_patch
 from tests.doubles.kube.paths import Target
+from tests.doubles.kube.schemas import check_fields
 from tests.doubles.kube.selectors import Predicate, field_predicate, label_predicate
 from tests.doubles.kube.store import Manifest, Store
 from tests.doubles.kube.watching import OpenWatches, Watch, WatchEvent
 
+PATCHES: dict[str, Callable[[Any, Any], Any]] = {
+    "application/json-patch+json": json_patch,
+    "application/merge-patch+json": merge_patch,
+    "application/strategic-merge-patch+json": strategic_merge_patch,
+}
 # The longest watch of a client that sets no time of its own.
 WATCH_TIMEOUT_S = 1800.0
 
@@ -23,12 +34,28 @@ def flag(query: Mapping[str, str], name: str) -> bool:
     return query.get(name, "false").lower() in ("true", "1")
 
 
+@dataclass(frozen=True, slots=True)
+class Write:
+    """Who writes, and how."""
+
+    writer: Manager
+    # Unknown fields are refused.
+    strict: bool = False
+    # Nothing is stored.
+    dry_run: bool = False
+    # Applied fields are taken from their owners.
+    force: bool = False
+
+
 class Api:
     """Answers the requests for one store."""
 
-    def __init__(self, store: Store, faults: Faults, bookmark_interval_s: float) -> None:
+    def __init__(
+        self, store: Store, faults: Faults, *, version: str, bookmark_interval_s: float
+    ) -> None:
         self._store = store
         self._faults = faults
+        self._version = version
         self._interval_s = bookmark_interval_s
         self.pages = Pages()
         self.watches = OpenWatches()
@@ -92,26 +119,41 @@ class Api:
         """The object."""
         return self._store.get(target.resource, target.name, target.namespace)
 
-    def create(self, target: Target, manifest: Manifest) -> Manifest:
+    def create(self, target: Target, manifest: Manifest, write: Write) -> Manifest:
         """Adds the object; its status is not the client's to set."""
         placed = self._placed(target, manifest)
         if target.resource.has_status:
             placed.pop("status", None)
-        return self._store.create(target.resource, placed)
+        self._check(target, placed, write)
+        new = credited(None, placed, write.writer)
+        return self._store.create(target.resource, new, dry_run=write.dry_run)
 
-    def update(self, target: Target, manifest: Manifest) -> Manifest:
+    def update(self, target: Target, manifest: Manifest, write: Write) -> Manifest:
         """Replaces the object, or its status only."""
-        placed = self._placed(target, manifest)
-        if target.resource.has_status:
-            old = self.get(target)
-            kept, taken = (old, placed) if target.subresource == "status" else (placed, old)
-            placed = {key: value for key, value in kept.items() if key != "status"}
-            if "status" in taken:
-                placed["status"] = taken["status"]
-            if version := manifest["metadata"].get("resourceVersion"):
-                metadata = {**placed["metadata"], "resourceVersion": version}
-                placed["metadata"] = metadata
-        return self._store.update(target.resource, placed)
+        old = self.get(target)
+        new = self._limited(target, old, self._placed(target, manifest))
+        self._check(target, new, write)
+        return self._replace(target, credited(old, new, write.writer), write)
+
+    def patch(self, target: Target, kind: str, patch: Any, write: Write) -> Manifest:
+        """Changes the object by a patch of that content type."""
+        old = self.get(target)
+        if kind not in PATCHES:
+            raise ApiError(415, "UnsupportedMediaType", f"no patch of type {kind}")
+        return self.update(target, PATCHES[kind](old, patch), write)
+
+    def apply(self, target: Target, config: Manifest, write: Write) -> tuple[Manifest, bool]:
+        """The object with the applied fields, and whether it is new."""
+        placed = self._placed(target, config)
+        if not self._store.has(target.resource, target.name, target.namespace):
+            return self.create(target, placed, write), True
+        old = self.get(target)
+        # What may not be written here is not owned by applying it either.
+        untouched = "spec" if target.subresource == "status" else "status"
+        stated = {field: value for field, value in placed.items() if field != untouched}
+        new = self._limited(target, old, applied(old, stated, write.writer, force=write.force))
+        self._check(target, new, write)
+        return self._replace(target, new, write), False
 
     def delete(self, target: Target, query: Mapping[str, str], options: Manifest) -> Manifest:
         """Removes the object; a pod that runs on a node only begins to terminate."""
@@ -136,6 +178,29 @@ class Api:
             self.delete(one, query, options)
         return found
 
+    def _check(self, target: Target, manifest: Manifest, write: Write) -> None:
+        check_fields(target.resource, manifest, self._version, strict=write.strict)
+
+    def _replace(self, target: Target, manifest: Manifest, write: Write) -> Manifest:
+        return self._store.update(target.resource, manifest, dry_run=write.dry_run)
+
+    def _limited(self, target: Target, old: Manifest, new: Manifest) -> Manifest:
+        """The new object as far as it may be written at this path: status apart from the rest."""
+        if not target.resource.has_status:
+            return new
+        kept, taken = (old, new) if target.subresource == "status" else (new, old)
+        limited = {field: value for field, value in kept.items() if field != "status"}
+        if "status" in taken:
+            limited["status"] = taken["status"]
+        metadata = new["metadata"]
+        stated = {
+            field: metadata[field]
+            for field in ("resourceVersion", "managedFields")
+            if field in metadata
+        }
+        limited["metadata"] = {**kept["metadata"], **stated}
+        return limited
+
     def _placed(self, target: Target, manifest: Manifest) -> Manifest:
         """The manifest in the namespace and under the name of the path."""
         kind, api_version = target.resource.kind, target.resource.api_version
@@ -147,7 +212,7 @@ class Api:
             if value and metadata.setdefault(field, value) != value:
                 where = f"the {field} of the object ({metadata[field]})"
                 raise bad_request(f"{where} does not match the {field} of the URL ({value})")
-        return {**manifest, "metadata": metadata}
+        return {**manifest, "apiVersion": api_version, "kind": kind, "metadata": metadata}
 
     def _check_preconditions(self, target: Target, found: Manifest, wanted: Manifest) -> None:
         for field in ("uid", "resourceVersion"):

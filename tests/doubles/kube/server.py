@@ -15,10 +15,13 @@ from typing import Any
 import yaml
 from aiohttp import web
 
+from tests.doubles.kube import protobuf
 from tests.doubles.kube.access import Access, Faults
-from tests.doubles.kube.api import Api, flag
+from tests.doubles.kube.api import Api, Write, flag
 from tests.doubles.kube.discovery import discovery_document
 from tests.doubles.kube.errors import ApiError, bad_request, forbidden, not_served
+from tests.doubles.kube.openapi import openapi_document
+from tests.doubles.kube.ownership import Manager
 from tests.doubles.kube.paths import Target, target_of
 from tests.doubles.kube.resources import Resources
 from tests.doubles.kube.store import Manifest, Store
@@ -27,6 +30,8 @@ VERSION = "1.37.1"
 # Larger than any release that helm stores.
 BODY_BYTES = 16 << 20
 ADMIN = "admin"
+JSON = "application/json"
+APPLIED = "application/apply-patch+yaml"
 
 
 class KubeServer:
@@ -51,7 +56,9 @@ class KubeServer:
         self.access_log: list[Access] = []
         self.url = ""
         self._version = version
-        self._api = Api(self.store, self.faults, bookmark_interval_s)
+        self._api = Api(
+            self.store, self.faults, version=version, bookmark_interval_s=bookmark_interval_s
+        )
         self._runner: web.AppRunner | None = None
 
     async def __aenter__(self) -> "KubeServer":
@@ -120,7 +127,9 @@ class KubeServer:
         if self.faults.delay_s:
             await asyncio.sleep(self.faults.delay_s)
         try:
-            document = discovery_document(self.store.resources, request.path, self._version)
+            document = discovery_document(
+                self.store.resources, request.path, self._version
+            ) or openapi_document(self.store.resources, request.path)
             if document is not None:
                 return web.json_response(document)
             return await self._serve(request)
@@ -140,17 +149,28 @@ class KubeServer:
             case "get":
                 return web.json_response(self._api.get(target))
             case "create":
-                made = self._api.create(target, await body_of(request))
+                made = self._api.create(target, await object_of(request), write_of(request, target))
                 return web.json_response(made, status=201)
             case "update":
-                return web.json_response(self._api.update(target, await body_of(request)))
+                sent = await object_of(request)
+                return web.json_response(self._api.update(target, sent, write_of(request, target)))
+            case "patch":
+                return await self._patch(request, target)
             case "delete":
-                options = await body_of(request)
+                options = await object_of(request)
                 return web.json_response(self._api.delete(target, query, options))
             case "deletecollection":
-                options = await body_of(request)
+                options = await object_of(request)
                 return web.json_response(self._api.delete_collection(target, query, options))
         raise not_served(f"{request.method} {request.path}")
+
+    async def _patch(self, request: web.Request, target: Target) -> web.Response:
+        kind, patch = await body_of(request)
+        if kind != APPLIED:
+            write = write_of(request, target)
+            return web.json_response(self._api.patch(target, kind, patch, write))
+        made, new = self._api.apply(target, patch, write_of(request, target, "Apply"))
+        return web.json_response(made, status=201 if new else 200)
 
     def _admit(self, request: web.Request, target: Target, verb: str) -> None:
         resource = target.resource
@@ -177,22 +197,40 @@ def verb_of(request: web.Request, target: Target) -> str:
     return {"POST": "create", "PUT": "update", "PATCH": "patch"}.get(request.method, "")
 
 
-async def body_of(request: web.Request) -> Manifest:
-    """The object in the body; empty where there is none."""
+def write_of(request: web.Request, target: Target, operation: str = "Update") -> Write:
+    """Who writes by this request, and how."""
+    query = request.query
+    name: str = query.get("fieldManager") or request.headers.get("User-Agent") or "unknown"
+    return Write(
+        Manager(name.partition("/")[0], operation, target.subresource),
+        strict=query.get("fieldValidation") == "Strict",
+        dry_run="dryRun" in query,
+        force=flag(query, "force"),
+    )
+
+
+async def body_of(request: web.Request) -> tuple[str, Any]:
+    """The content type of the body (JSON where none is stated) and what is in it."""
+    kind = request.headers.get("Content-Type", JSON).partition(";")[0]
     body = await request.read()
-    if not body:
-        return {}
-    stated = request.headers.get("Content-Type", "application/json").partition(";")[0]
-    if stated != "application/json":
-        message = f"the body of the request was in an unknown format ({stated})"
+    if kind == protobuf.CONTENT_TYPE:
+        return kind, protobuf.decoded(body) if body else {}
+    if not kind.endswith(("json", "yaml")):
+        message = f"the body of the request was in an unknown format ({kind})"
         raise ApiError(415, "UnsupportedMediaType", message)
     try:
-        found: Any = json.loads(body)
-    except ValueError as error:
-        raise bad_request(f"the body is no JSON: {error}") from error
-    if not isinstance(found, dict):
+        # Clients write JSON where YAML is meant.
+        return kind, json.loads(body) if body[:1] in b"{[" else yaml.safe_load(body)
+    except (ValueError, yaml.YAMLError) as error:
+        raise bad_request(f"the body cannot be read: {error}") from error
+
+
+async def object_of(request: web.Request) -> Manifest:
+    """The object in the body; empty where there is none."""
+    _, found = await body_of(request)
+    if not isinstance(found or {}, dict):
         raise bad_request("the body is no object")
-    return found
+    return found or {}
 
 
 async def main(port: int, kubeconfig: Path | None, extensions: list[str]) -> None:

@@ -60,6 +60,11 @@ class Store:
         for history in self._histories.values():
             history.forget(self.version)
 
+    def has(self, kind: str | Resource, name: str, namespace: str = "default") -> bool:
+        """Whether there is an object of that name."""
+        resource = self._resource(kind)
+        return self._key(resource, name, namespace) in self._objects[resource]
+
     def get(self, kind: str | Resource, name: str, namespace: str = "default") -> Manifest:
         """The object of that name."""
         resource = self._resource(kind)
@@ -73,7 +78,9 @@ class Store:
         objects = self._objects[self._resource(kind)]
         return [objects[key] for key in sorted(objects) if namespace in ("", key[0])]
 
-    def create(self, kind: str | Resource, manifest: Manifest) -> Manifest:
+    def create(
+        self, kind: str | Resource, manifest: Manifest, *, dry_run: bool = False
+    ) -> Manifest:
         """Adds an object; apiVersion, kind and namespace `default` are filled in."""
         resource = self._resource(kind)
         made = self._complete(resource, manifest)
@@ -91,9 +98,11 @@ class Store:
         metadata["creationTimestamp"] = now()
         if "spec" in made:
             metadata["generation"] = 1
-        return self._commit(resource, None, made)
+        return made if dry_run else self._commit(resource, None, made)
 
-    def update(self, kind: str | Resource, manifest: Manifest) -> Manifest:
+    def update(
+        self, kind: str | Resource, manifest: Manifest, *, dry_run: bool = False
+    ) -> Manifest:
         """Replaces an object; a version in the manifest must be the present one.
 
         An object that is being deleted goes once no finalizer is left.
@@ -109,8 +118,8 @@ class Store:
             metadata.pop(field, None)
             if field in old["metadata"]:
                 metadata[field] = old["metadata"][field]
-        if made == old:
-            return old
+        if made == old or dry_run:
+            return made
         if "generation" in metadata and _specified(made) != _specified(old):
             metadata["generation"] += 1
         if _waits_for_nothing(made):
