@@ -30,6 +30,9 @@ def run(arguments: argparse.Namespace) -> int:
         if instance.detail:
             text = f"{instance.name}: {instance.detail}"
             console.print(text, markup=False, highlight=False, soft_wrap=True)
+    if cluster.discovery_problem:
+        text = f"discovery: {cluster.discovery_problem}"
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
     if cluster.links:
         console.print(links_table(cluster.links))
     console.print(_requests(cluster))

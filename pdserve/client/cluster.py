@@ -79,12 +79,16 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """All instances, the links that have been used or have failed, and the router's own load."""
+    """All instances, the links that have been used or have failed, and the router's own load.
+
+    `discovery_problem` says why these may not be all the instances there are; it is mostly empty.
+    """
 
     instances: tuple[Instance, ...]
     links: tuple[Link, ...]
     running_requests: int
     queued_requests: int
+    discovery_problem: str
 
 
 def models_of(message: router_pb2.ListModelsResponse) -> tuple[Model, ...]:

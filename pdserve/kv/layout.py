@@ -6,7 +6,11 @@ from dataclasses import dataclass, replace
 from pdserve.errors import IncompatibleLayoutError
 
 _ELEMENT_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
-_MUST_AGREE = ("fingerprint", "dtype", "layers", "kv_heads", "head_dim")
+_MUST_AGREE = ("protocol", "fingerprint", "dtype", "layers", "kv_heads", "head_dim")
+
+# Of the transfer between two instances: one more whenever calls, segments, order or digests change
+# so that an earlier version of pdserve could not take part.
+TRANSFER_PROTOCOL = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,8 +20,8 @@ class KvLayout:
     A pipeline stage (PP) holds a contiguous range of layers; where they do not divide evenly, the
     first stages hold one more. Within a stage a rank (TP) holds a contiguous range of KV heads, cut
     the same way; with more ranks than heads, each rank holds one and neighbours hold copies.
-    Rank = stage × tp + position in the stage. Raises `IncompatibleLayoutError` for a layout that no
-    instance can have.
+    Rank = stage × tp + position in the stage. `protocol` is how the instance hands KV over, 0 where
+    it is too old to say. Raises `IncompatibleLayoutError` for a layout that no instance can have.
     """
 
     fingerprint: str
@@ -28,6 +32,7 @@ class KvLayout:
     block_size: int
     tp: int = 1
     pp: int = 1
+    protocol: int = TRANSFER_PROTOCOL
 
     def __post_init__(self) -> None:
         if self.dtype not in _ELEMENT_BYTES:
@@ -112,8 +117,9 @@ def check_compatible(src: KvLayout, dst: KvLayout) -> None:
     for name in _MUST_AGREE:
         ours, theirs = getattr(src, name), getattr(dst, name)
         if ours != theirs:
+            hint = ": their versions of pdserve do not fit together" * (name == "protocol")
             raise IncompatibleLayoutError(
-                f"KV layouts differ: {name} is {ours!r} at prefill and {theirs!r} at decode",
+                f"KV layouts differ: {name} is {ours!r} at prefill and {theirs!r} at decode{hint}",
                 field=name,
                 limit=str(ours),
             )

@@ -15,6 +15,7 @@ def layout_to_proto(layout: KvLayout) -> types_pb2.KvLayout:
         block_size=layout.block_size,
         tp=layout.tp,
         pp=layout.pp,
+        protocol=layout.protocol,
     )
 
 
@@ -29,4 +30,5 @@ def layout_from_proto(message: types_pb2.KvLayout) -> KvLayout:
         block_size=message.block_size,
         tp=message.tp,
         pp=message.pp,
+        protocol=message.protocol,
     )

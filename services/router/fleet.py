@@ -41,10 +41,15 @@ class Fleet:
             async for membership in self._discovery.watch():
                 self._reconcile(tasks, membership)
 
+    @property
+    def problem(self) -> str:
+        """Why instances may be missing or out of date; empty: nothing is known to be wrong."""
+        return self._discovery.problem
+
     def view(self) -> FleetView:
         """The fleet as it is now."""
         candidates: dict[Role, list[Candidate]] = {role: [] for role in Role}
-        absent = []
+        absent = [f"discovery: {self.problem}"] if self.problem else []
         for watcher in self._watchers.values():
             if candidate := watcher.candidate():
                 candidates[watcher.address.role].append(candidate)

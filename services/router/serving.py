@@ -122,6 +122,7 @@ class Serving:
             running_requests=self._door.running,
             queued_requests=self._door.queued,
             links=self._links(),
+            discovery_problem=self._fleet.problem,
         )
 
     def explain(self, request_id: str, client: str) -> router_pb2.ExplainResponse:

@@ -412,9 +412,12 @@ class GetClusterResponse(_message.Message):
     RUNNING_REQUESTS_FIELD_NUMBER: _builtins.int
     LINKS_FIELD_NUMBER: _builtins.int
     QUEUED_REQUESTS_FIELD_NUMBER: _builtins.int
+    DISCOVERY_PROBLEM_FIELD_NUMBER: _builtins.int
     running_requests: _builtins.int
     queued_requests: _builtins.int
     """Requests that wait at the router for their turn."""
+    discovery_problem: _builtins.str
+    """Why the instances may not be all there are; empty: nothing is known to be wrong."""
     @_builtins.property
     def instances(self) -> _containers.RepeatedCompositeFieldContainer[Global___InstanceStatus]: ...
     @_builtins.property
@@ -428,10 +431,11 @@ class GetClusterResponse(_message.Message):
         running_requests: _builtins.int = ...,
         links: _abc.Iterable[Global___LinkStatus] | None = ...,
         queued_requests: _builtins.int = ...,
+        discovery_problem: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["instances", b"instances", "links", b"links", "queued_requests", b"queued_requests", "running_requests", b"running_requests"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["discovery_problem", b"discovery_problem", "instances", b"instances", "links", b"links", "queued_requests", b"queued_requests", "running_requests", b"running_requests"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

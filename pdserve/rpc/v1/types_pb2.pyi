@@ -359,7 +359,7 @@ Global___Token: _TypeAlias = Token  # noqa: Y015
 @_typing.final
 class KvLayout(_message.Message):
     """How an instance stores KV. Two instances may hand KV to each other when fingerprint, dtype,
-    layers, kv_heads and head_dim agree; block size, TP and PP may differ.
+    layers, kv_heads, head_dim and protocol agree; block size, TP and PP may differ.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -372,6 +372,7 @@ class KvLayout(_message.Message):
     BLOCK_SIZE_FIELD_NUMBER: _builtins.int
     TP_FIELD_NUMBER: _builtins.int
     PP_FIELD_NUMBER: _builtins.int
+    PROTOCOL_FIELD_NUMBER: _builtins.int
     fingerprint: _builtins.str
     """Hash of the model's configuration and weights."""
     dtype: _builtins.str
@@ -381,6 +382,10 @@ class KvLayout(_message.Message):
     block_size: _builtins.int
     tp: _builtins.int
     pp: _builtins.int
+    protocol: _builtins.int
+    """How KV is handed over: a number that changes when two versions of pdserve could not do it with
+    each other. 0: a version from before there was one.
+    """
     def __init__(
         self,
         *,
@@ -392,10 +397,11 @@ class KvLayout(_message.Message):
         block_size: _builtins.int = ...,
         tp: _builtins.int = ...,
         pp: _builtins.int = ...,
+        protocol: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["block_size", b"block_size", "dtype", b"dtype", "fingerprint", b"fingerprint", "head_dim", b"head_dim", "kv_heads", b"kv_heads", "layers", b"layers", "pp", b"pp", "tp", b"tp"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["block_size", b"block_size", "dtype", b"dtype", "fingerprint", b"fingerprint", "head_dim", b"head_dim", "kv_heads", b"kv_heads", "layers", b"layers", "pp", b"pp", "protocol", b"protocol", "tp", b"tp"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

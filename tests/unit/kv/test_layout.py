@@ -17,6 +17,7 @@ from pdserve.kv.layout import (
     pullers,
     rank_part,
 )
+from pdserve.kv.wire import layout_from_proto, layout_to_proto
 
 bounded = settings(max_examples=40, deadline=None)
 LAYOUT = KvLayout("f", "float32", layers=7, kv_heads=3, head_dim=4, block_size=16)
@@ -117,15 +118,24 @@ def test_sizes():
         {"layers": 8},
         {"kv_heads": 4},
         {"head_dim": 8},
+        {"protocol": 0},
     ],
 )
-def test_layouts_of_different_models_do_not_pair(change):
+def test_layouts_of_different_models_or_protocols_do_not_pair(change):
     (name, theirs), *_ = change.items()
     with pytest.raises(IncompatibleLayoutError) as caught:
         check_compatible(LAYOUT, replace(LAYOUT, **change))
     assert caught.value.field == name
     assert repr(getattr(LAYOUT, name)) in str(caught.value)
     assert repr(theirs) in str(caught.value)
+
+
+def test_versions_that_hand_over_in_different_ways_are_told_apart_on_the_wire():
+    message = layout_to_proto(LAYOUT)
+    assert layout_from_proto(message) == LAYOUT
+    message.ClearField("protocol")
+    with pytest.raises(IncompatibleLayoutError, match="versions of pdserve do not fit together"):
+        check_compatible(layout_from_proto(message), LAYOUT)
 
 
 def test_block_size_tp_and_pp_may_differ():

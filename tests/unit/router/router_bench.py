@@ -93,6 +93,8 @@ class Answer:
 class Members:
     """A discovery whose membership a test may change."""
 
+    problem = ""
+
     def __init__(self, instances: list[FakeInstance]) -> None:
         self._changes: asyncio.Queue[tuple[InstanceAddress, ...]] = asyncio.Queue()
         self.change(instances)
