@@ -11,10 +11,10 @@ PROMPT ?= What is the capital of France?
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run up test chaos soak lint format proto bench chart image clean
+.PHONY: help setup run up test chaos soak kube-tools lint format proto bench chart image clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY) ## make .venv with pdserve, its tools and the default model
 
@@ -33,6 +33,9 @@ chaos: $(READY) ## let everything fail, 200 requests a way; writes docs/recovery
 
 soak: $(READY) ## 30 minutes of load, cancels, drains and kills; prints what was left behind
 	$(BIN)/python -m benchmarks soak --minutes 30
+
+kube-tools: $(READY) ## fetch helm (3 and 4) and kubectl for the tests; prints where they are
+	@$(BIN)/python scripts/fetch_kube_tools.py
 
 lint: $(READY) ## check format, lint, types and generated files
 	$(BIN)/ruff format --check .

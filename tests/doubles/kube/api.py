@@ -10,6 +10,7 @@ from aiohttp import web
 
 from tests.doubles.kube.access import Faults
 from tests.doubles.kube.applying import applied
+from tests.doubles.kube.defaults import completed
 from tests.doubles.kube.errors import ApiError, bad_request, conflict
 from tests.doubles.kube.ownership import Manager, credited
 from tests.doubles.kube.paging import Pages
@@ -125,7 +126,7 @@ class Api:
         if target.resource.has_status:
             placed.pop("status", None)
         self._check(target, placed, write)
-        new = credited(None, placed, write.writer)
+        new = completed(credited(None, placed, write.writer))
         return self._store.create(target.resource, new, dry_run=write.dry_run)
 
     def update(self, target: Target, manifest: Manifest, write: Write) -> Manifest:
@@ -182,7 +183,7 @@ class Api:
         check_fields(target.resource, manifest, self._version, strict=write.strict)
 
     def _replace(self, target: Target, manifest: Manifest, write: Write) -> Manifest:
-        return self._store.update(target.resource, manifest, dry_run=write.dry_run)
+        return self._store.update(target.resource, completed(manifest), dry_run=write.dry_run)
 
     def _limited(self, target: Target, old: Manifest, new: Manifest) -> Manifest:
         """The new object as far as it may be written at this path: status apart from the rest."""

@@ -213,8 +213,10 @@ async def body_of(request: web.Request) -> tuple[str, Any]:
     """The content type of the body (JSON where none is stated) and what is in it."""
     kind = request.headers.get("Content-Type", JSON).partition(";")[0]
     body = await request.read()
+    if not body:
+        return kind, {}
     if kind == protobuf.CONTENT_TYPE:
-        return kind, protobuf.decoded(body) if body else {}
+        return kind, protobuf.decoded(body)
     if not kind.endswith(("json", "yaml")):
         message = f"the body of the request was in an unknown format ({kind})"
         raise ApiError(415, "UnsupportedMediaType", message)
