@@ -103,8 +103,8 @@ class RouterConfig:
     max_body_bytes: int = option(4 << 20, "largest body of an HTTP request")
     instances: str = option(
         "",
-        "where the instances are looked for: a YAML file that lists them, kube:[namespace/]selector "
-        "of labels of pods, or dns:prefill=host:port,decode=host:port",
+        "where the instances are looked for: a YAML file that lists them, pods by labels as "
+        "kube:[namespace/]selector, or names as dns:prefill=host:port,decode=host:port",
     )
     rack_label: str = option(
         "topology.kubernetes.io/rack", "label of Kubernetes nodes that names their rack"

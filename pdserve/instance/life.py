@@ -16,10 +16,10 @@ from pdserve.instance.control import Control
 from pdserve.instance.engine_host import EngineHost
 from pdserve.instance.instance import Instance, TransferCounts
 from pdserve.instance.loading import LoadedEngine, make_engine
-from pdserve.instance.metrics import InstanceMetrics, LoadCollector, read_in_loop
+from pdserve.instance.metrics import InstanceMetrics, LoadCollector
 from pdserve.instance.requests import RequestLimits
 from pdserve.kv.wire import layout_to_proto
-from pdserve.metrics import MetricsEndpoint
+from pdserve.metrics import MetricsEndpoint, read_in_loop
 from pdserve.process import StopSignal, announce, new_incarnation
 from pdserve.rpc.server import RpcServer
 from pdserve.rpc.tls_identity import TlsIdentity, link_identity
@@ -91,6 +91,7 @@ async def _run(
         tls = link_identity(config)
         server = RpcServer(config.host, config.port, [role.service_name], tls)
         await server.start()
+        endpoint.healthy = read_in_loop(lambda: server.serving)
         stack.push_async_callback(server.stop, grace_s=0.5)
         loaded = await asyncio.to_thread(load, config)
         stop = StopSignal()  # from here on there is something to drain

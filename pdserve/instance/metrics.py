@@ -1,6 +1,5 @@
 """Metrics of prefill and decode instances: gauges read at scrape time, histograms as they occur."""
 
-import asyncio
 from collections.abc import Callable, Iterator
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
@@ -10,23 +9,7 @@ from prometheus_client.registry import Collector
 from pdserve.metrics import BYTES_BUCKETS, SECONDS_BUCKETS
 from pdserve.rpc.v1 import types_pb2
 
-# Longer than the event loop is ever busy; a scrape that takes longer fails.
-SCRAPE_TIMEOUT_S = 2.0
-
 Report = Callable[[], types_pb2.LoadReport]
-
-
-def read_in_loop(report: Report) -> Report:
-    """`report`, to be called in other threads: it reads what only this event loop may touch.
-
-    The call raises `TimeoutError` when the loop does not come to it.
-    """
-    loop = asyncio.get_running_loop()
-
-    async def read() -> types_pb2.LoadReport:
-        return report()
-
-    return lambda: asyncio.run_coroutine_threadsafe(read(), loop).result(SCRAPE_TIMEOUT_S)
 
 
 class LoadCollector(Collector):

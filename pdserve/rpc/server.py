@@ -35,12 +35,13 @@ class RpcServer:
     """One listening gRPC server; NOT_SERVING until `set_serving(True)`.
 
     With `tls` it speaks TLS and nothing else. `address` is host:port with the port that was really
-    bound.
+    bound; `serving` is what health says.
     """
 
     def __init__(
         self, host: str, port: int, services: Sequence[str], tls: TlsIdentity | None = None
     ) -> None:
+        self.serving = False
         self._services = ("", *services)
         self._server = aio.server(options=_OPTIONS)
         self._health = health.aio.HealthServicer()
@@ -77,11 +78,13 @@ class RpcServer:
 
     async def set_serving(self, serving: bool) -> None:
         """What `grpc.health.v1` answers for every service of this server."""
+        self.serving = serving
         for name in self._services:
             await self._health.set(name, SERVING if serving else NOT_SERVING)
 
     async def stop(self, grace_s: float) -> None:
         """Refuses new calls, lets running ones finish for `grace_s`, then ends them."""
+        self.serving = False
         await self._health.enter_graceful_shutdown()
         await self._server.stop(grace_s)
 

@@ -8,7 +8,7 @@ from pdserve import logs
 from pdserve.cluster.discovery import Discovery
 from pdserve.cluster.source import make_discovery
 from pdserve.config import RouterConfig
-from pdserve.metrics import MetricsEndpoint
+from pdserve.metrics import MetricsEndpoint, read_in_loop
 from pdserve.process import StopSignal, announce
 from services.router.model import ServedModel, load_served_model
 from services.router.router import Router
@@ -37,6 +37,7 @@ async def _serve(config: RouterConfig, model: ServedModel, discovery: Discovery)
     stop = StopSignal()
     with MetricsEndpoint(config.host, config.metrics_port) as endpoint:
         router = Router(config, model, discovery, endpoint.registry)
+        endpoint.healthy = read_in_loop(lambda: router.serving)
         await router.serve(stop.asked, lambda: _announce(router, endpoint))
     log.info("router stopped", extra={"router": router.name})
 

@@ -113,6 +113,11 @@ class Router:
             else None
         )
 
+    @property
+    def serving(self) -> bool:
+        """What health says: whether some placement is possible."""
+        return self._server.serving
+
     async def serve(self, stop: asyncio.Event, on_listening: Callable[[], None]) -> None:
         """Serves until `stop` is set, then drains: running requests may finish, none may begin."""
         async with task_group() as tasks:

@@ -5,7 +5,8 @@ import threading
 
 from prometheus_client import CollectorRegistry
 
-from pdserve.instance.metrics import LoadCollector, read_in_loop
+from pdserve.instance.metrics import LoadCollector
+from pdserve.metrics import read_in_loop
 from pdserve.rpc.v1 import types_pb2
 
 
