@@ -55,14 +55,16 @@ Ask: TypeAlias = Callable[[], Awaitable[Times]]
 
 
 async def load(asks: list[Ask], shape: Shape, seconds: float) -> Tally:
-    """Asks on every connection, again and again; after `seconds` only what runs is finished."""
+    """Asks on every connection, at least once; after `seconds` only what runs is finished."""
     tally = Tally()
     began = time.perf_counter()
 
     async def keep_asking(ask: Ask) -> None:
-        while time.perf_counter() < began + seconds:
+        while True:
             tally.times.append(await ask())
             tally.tokens += shape.tokens
+            if time.perf_counter() >= began + seconds:
+                return
 
     await asyncio.gather(*map(keep_asking, asks))
     tally.seconds = time.perf_counter() - began

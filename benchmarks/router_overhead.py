@@ -17,6 +17,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import yaml
@@ -175,7 +176,7 @@ def _print(sides: list[Side], figures: dict[str, Figures], repeats: int) -> None
                 _ratio(it[f"{name}, rate"], base[f"{name}, rate"]),
                 spread(it[f"{name}, cpu"], digits=1),
                 _ratio(it[f"{name}, cpu"], base[f"{name}, cpu"]),
-                spread(it[f"{name}, busy"], digits=0),
+                f"{median(it[f'{name}, busy']):.0f}",
             )
             for side in sides
             for it in (figures[side.name].rounds,)
@@ -292,4 +293,5 @@ def _latency_cells(times: dict[str, list[float]], kind: str) -> list[str]:
 
 
 def _ratio(values: list[float], base: list[float]) -> str:
-    return spread([one / other for one, other in zip(values, base, strict=True)], digits=2)
+    """Median of the ratios within a round."""
+    return f"{median(one / other for one, other in zip(values, base, strict=True)):.2f}"
