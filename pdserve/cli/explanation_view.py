@@ -1,6 +1,6 @@
 """An explanation of a request, for people to read."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from rich.box import SIMPLE
 from rich.console import Group, RenderableType
@@ -14,7 +14,7 @@ from pdserve.cli.ledger_view import (
     transfer_text,
     usage_text,
 )
-from pdserve.client import Attempt, Explanation, Ledger, ScoredPlacement
+from pdserve.client import Explanation, Ledger, ScoredPlacement
 
 _STATES = {"finished": "green", "running": "cyan"}
 _NUMBERS = ("queue", "compute", "TTFT", "hand-off", "TPOT", "missed by", "cached", "GB/s")
@@ -42,7 +42,9 @@ def _parts(explanation: Explanation) -> Iterator[RenderableType]:
     for attempt in explanation.attempts:
         yield attempt_text(attempt)
         if attempt.candidates:
-            yield _candidates(attempt)
+            yield _candidates(attempt.candidates, "▸ was chosen", chosen=True)
+    if explanation.weighed:
+        yield _candidates(explanation.weighed, "all of them were refused")
     if explanation.ledger is None:
         return
     if chosen := _comparable(explanation):
@@ -90,16 +92,20 @@ def _verdict(limit_ms: float, seconds: float | None) -> tuple[str, str]:
     return (f"met {words}", "green") if seconds * 1e3 <= limit_ms else (f"missed {words}", "red")
 
 
-def _candidates(attempt: Attempt) -> Table:
-    caption = "ms, from the decision on; ▸ was chosen"
+def _candidates(
+    candidates: Sequence[ScoredPlacement], outcome: str, *, chosen: bool = False
+) -> Table:
+    """`chosen`: the first was taken."""
+    caption = f"ms, from the decision on; {outcome}"
     table = Table(box=SIMPLE, pad_edge=False, caption=caption, caption_justify="left")
     table.add_column("")
     table.add_column("prefill → decode", no_wrap=True)
     for name in _NUMBERS:
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("verdict", overflow="fold")
-    for place, candidate in enumerate(attempt.candidates):
-        table.add_row("▸" if place == 0 else "", *_cells(candidate), style="" if place else "bold")
+    for place, candidate in enumerate(candidates):
+        taken = chosen and place == 0
+        table.add_row("▸" if taken else "", *_cells(candidate), style="bold" if taken else "")
     return table
 
 

@@ -4,7 +4,14 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from pdserve.client.answer import Usage
-from pdserve.client.placement import Attempt, Ledger, attempt_of, ledger_of
+from pdserve.client.placement import (
+    Attempt,
+    Ledger,
+    ScoredPlacement,
+    attempt_of,
+    ledger_of,
+    scored_of,
+)
 from pdserve.client.records import record_of
 from pdserve.client.request import Priority, Slo
 from pdserve.rpc.v1 import router_pb2, types_pb2
@@ -26,7 +33,8 @@ class Explanation:
     """What `router` knows of a request that runs, or has lately ended.
 
     `age_s` is since it was received. `slo` and `priority` are those that applied. `ledger` is None
-    while it runs, `failure` unless it failed or was refused.
+    while it runs, `failure` unless it failed or was refused. `weighed` are the best placements for
+    a request that was refused all of them.
     """
 
     request_id: str
@@ -39,6 +47,7 @@ class Explanation:
     attempts: tuple[Attempt, ...]
     ledger: Ledger | None
     failure: Failure | None
+    weighed: tuple[ScoredPlacement, ...] = ()
 
 
 def explanation_of(message: router_pb2.ExplainResponse) -> Explanation:
@@ -50,6 +59,7 @@ def explanation_of(message: router_pb2.ExplainResponse) -> Explanation:
         "attempts": tuple(attempt_of(each) for each in message.attempts),
         "ledger": ledger_of(message.ledger) if message.HasField("ledger") else None,
         "failure": _failure_of(message) if message.HasField("error") else None,
+        "weighed": scored_of(message.weighed),
     }
     return record_of(Explanation, message, given)
 

@@ -1,5 +1,6 @@
 """Where a request was placed and why, and where its time went."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from pdserve.client.records import record_of
@@ -75,10 +76,14 @@ class Ledger:
     transfer_wall_s: float
 
 
+def scored_of(messages: Iterable[types_pb2.ScoredPlacement]) -> tuple[ScoredPlacement, ...]:
+    """The placements that messages tell of."""
+    return tuple(record_of(ScoredPlacement, each) for each in messages)
+
+
 def attempt_of(message: types_pb2.Attempt) -> Attempt:
     """The attempt that a message tells of."""
-    candidates = tuple(record_of(ScoredPlacement, each) for each in message.candidates)
-    return record_of(Attempt, message, {"candidates": candidates})
+    return record_of(Attempt, message, {"candidates": scored_of(message.candidates)})
 
 
 def ledger_of(message: types_pb2.Ledger) -> Ledger:

@@ -5,12 +5,12 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from pdserve.errors import OverloadedError, UnavailableError
+from pdserve.errors import OverloadedError, PdserveError, UnavailableError
 from services.router.fleet import Fleet
 from services.router.instance import Instance
 from services.router.placer import Placement, PlacementRequest, Placer, Refusal
 
-RETRY_AFTER_S = 1.0
+_RETRY_AFTER_S = 1.0
 # Load reports are many: whoever waits asks again at most so often.
 _PAUSE_S = 0.02
 
@@ -37,11 +37,9 @@ class Dispatcher:
         answer = self._placer.place(PlacementRequest(1, 1), self._fleet.view())
         return isinstance(answer, Placement)
 
-    async def assign(self, request: PlacementRequest) -> Assignment:
-        """An assignment, valid until the caller awaits anything.
-
-        Raises `OverloadedError` where waiting is vain, else `UnavailableError` with the reason
-        after `timeout_s`.
+    async def assign(self, request: PlacementRequest) -> Assignment | Refusal:
+        """An assignment, valid until the caller awaits anything; or the refusal that holds, at once
+        where waiting is vain, else after `timeout_s`.
         """
         began = time.perf_counter()
         answer = self._ask(request)
@@ -55,14 +53,8 @@ class Dispatcher:
         if isinstance(answer, Placement):
             return self._resolve(replace(answer, decision_s=decision_s))
         if answer.overloaded:
-            raise OverloadedError(
-                answer.reason,
-                field=answer.field,
-                retry_after_s=answer.retry_after_s or RETRY_AFTER_S,
-            )
-        raise UnavailableError(
-            f"{answer.reason}; waited {self._timeout_s:g} s", retry_after_s=RETRY_AFTER_S
-        )
+            return answer
+        return replace(answer, reason=f"{answer.reason}; waited {self._timeout_s:g} s")
 
     def _ask(self, request: PlacementRequest) -> Placement | Refusal:
         return self._placer.place(request, self._fleet.view())
@@ -74,3 +66,10 @@ class Dispatcher:
             self._fleet.instance(prefill.incarnation) if prefill else None,
             self._fleet.instance(placement.decode.incarnation),
         )
+
+
+def refusal_error(refusal: Refusal) -> PdserveError:
+    """What the client of a request that was refused is told."""
+    kind = OverloadedError if refusal.overloaded else UnavailableError
+    retry_after_s = refusal.retry_after_s or _RETRY_AFTER_S
+    return kind(refusal.reason, field=refusal.field, retry_after_s=retry_after_s)

@@ -62,6 +62,7 @@ class Record:
             explanation.output_tokens = len(self._live.output.token_ids)
             explanation.cached_tokens = self._live.cached_tokens
             explanation.attempts.extend(self._live.attempts)
+            explanation.weighed.extend(self._live.weighed)
         return explanation
 
     def state_after(self, error: PdserveError) -> State:

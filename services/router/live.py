@@ -15,7 +15,14 @@ from services.router.metrics import RouterMetrics
 from services.router.outbox import Outbox
 from services.router.output import Output
 from services.router.placement.block_names import BlockChain
-from services.router.placer import Exclusion, Objectives, Placement, PlacementRequest, Score
+from services.router.placer import (
+    Exclusion,
+    Objectives,
+    Placement,
+    PlacementRequest,
+    Refusal,
+    Score,
+)
 
 # Enough that a client which reads at all never slows decode down.
 OUTBOX_EVENTS = 64
@@ -25,7 +32,8 @@ class LiveRequest:
     """The output, the times and the attempts of one running `Generation`.
 
     `deadline` is on the monotonic clock. `timeline` is what the ledger is made of, `attempts` what
-    the client is told of placements; the last of each belongs to the present attempt.
+    the client is told of placements; the last of each belongs to the present attempt. `weighed` are
+    the best placements of a request that was refused all of them.
     """
 
     def __init__(
@@ -42,6 +50,7 @@ class LiveRequest:
         self.outbox = Outbox(OUTBOX_EVENTS)
         self.output = Output(detokenizer, generation.stops, generation.sampling.min_tokens)
         self.attempts: list[types_pb2.Attempt] = []
+        self.weighed: list[types_pb2.ScoredPlacement] = []
         self.exclusions: dict[str, Exclusion] = {}
         self._blocks = BlockChain()
         self._ref = types_pb2.RequestRef(request_id=generation.request_id)
@@ -105,6 +114,10 @@ class LiveRequest:
             self.urgency().priority,
             self.objectives(),
         )
+
+    def refused(self, refusal: Refusal) -> None:
+        """Keeps what was weighed before the request was refused."""
+        self.weighed = [_scored(score) for score in refusal.scores]
 
     def begin_attempt(self, placement: Placement) -> None:
         """Opens the books for the next attempt."""

@@ -4,9 +4,8 @@ import asyncio
 import logging
 import random
 
-from pdserve.errors import PdserveError
 from services.router.attempt import Attempts
-from services.router.dispatcher import Assignment, Dispatcher
+from services.router.dispatcher import Assignment, Dispatcher, refusal_error
 from services.router.failure import AttemptFailed, must_prove_itself
 from services.router.generation import FinishReason
 from services.router.live import LiveRequest
@@ -70,16 +69,16 @@ class Orchestrator:
                     raise error from failure
 
     async def _assign(self, live: LiveRequest) -> Assignment:
-        try:
-            assignment = await self._dispatcher.assign(live.placement_request())
-            if _comes_back(live, assignment):
-                await asyncio.sleep(_backoff_s(len(live.attempts)))
-                assignment = await self._dispatcher.assign(live.placement_request())
-        except PdserveError:
-            self._metrics.attempt("reject")
-            raise
-        self._metrics.attempt(assignment.placement.rung)
-        return assignment
+        answer = await self._dispatcher.assign(live.placement_request())
+        if isinstance(answer, Assignment) and _comes_back(live, answer):
+            await asyncio.sleep(_backoff_s(len(live.attempts)))
+            answer = await self._dispatcher.assign(live.placement_request())
+        if isinstance(answer, Assignment):
+            self._metrics.attempt(answer.placement.rung)
+            return answer
+        self._metrics.attempt("reject")
+        live.refused(answer)
+        raise refusal_error(answer)
 
     async def _attempt(self, live: LiveRequest, assignment: Assignment) -> FinishReason:
         try:

@@ -118,13 +118,15 @@ class Refusal:
     """No placement is possible now. `overloaded`: for want of capacity, so that waiting is vain.
 
     `retry_after_s` is when it may be otherwise, 0 where that is not known. `field` names the
-    objective of the request that cannot be met, where it is for want of that.
+    objective of the request that cannot be met, where it is for want of that; `scores` are the best
+    of the placements that were weighed.
     """
 
     reason: str
     overloaded: bool = False
     retry_after_s: float = 0.0
     field: str = ""
+    scores: tuple[Score, ...] = ()
 
 
 class Placer(Protocol):

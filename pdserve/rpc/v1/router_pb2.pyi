@@ -477,6 +477,7 @@ class ExplainResponse(_message.Message):
     ERROR_FIELD_NUMBER: _builtins.int
     ERROR_TEXT_FIELD_NUMBER: _builtins.int
     ROUTER_FIELD_NUMBER: _builtins.int
+    WEIGHED_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     state: _builtins.str
     """"running", "finished", "failed", "refused" or "cancelled"."""
@@ -502,6 +503,10 @@ class ExplainResponse(_message.Message):
     def error(self) -> _types_pb2.ErrorDetail:
         """Of a request that failed or was refused."""
 
+    @_builtins.property
+    def weighed(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.ScoredPlacement]:
+        """Of a request that was refused: the best placements that were weighed, none of which was taken."""
+
     def __init__(
         self,
         *,
@@ -518,10 +523,11 @@ class ExplainResponse(_message.Message):
         error: _types_pb2.ErrorDetail | None = ...,
         error_text: _builtins.str = ...,
         router: _builtins.str = ...,
+        weighed: _abc.Iterable[_types_pb2.ScoredPlacement] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "ledger", b"ledger", "slo", b"slo"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["age_s", b"age_s", "attempts", b"attempts", "cached_tokens", b"cached_tokens", "error", b"error", "error_text", b"error_text", "ledger", b"ledger", "output_tokens", b"output_tokens", "priority", b"priority", "prompt_tokens", b"prompt_tokens", "request_id", b"request_id", "router", b"router", "slo", b"slo", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["age_s", b"age_s", "attempts", b"attempts", "cached_tokens", b"cached_tokens", "error", b"error", "error_text", b"error_text", "ledger", b"ledger", "output_tokens", b"output_tokens", "priority", b"priority", "prompt_tokens", b"prompt_tokens", "request_id", b"request_id", "router", b"router", "slo", b"slo", "state", b"state", "weighed", b"weighed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

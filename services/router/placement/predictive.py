@@ -157,6 +157,7 @@ class Predictive:
             overloaded=True,
             retry_after_s=max(_MIN_RETRY_S, late_s),
             field=field or "slo.tpot_ms",
+            scores=(pairs.score(best, "misses least"), *pairs.runners_up(best)),
         )
 
 

@@ -378,3 +378,13 @@ def test_expectations_are_those_of_the_planners_formulas(
     assert score.bandwidth == pytest.approx(bandwidth, rel=1e-3)
     assert score.handoff_s == pytest.approx(tokens * 1024 / bandwidth, rel=1e-3)
     assert score.tpot_s == pytest.approx(step_s + score.handoff_s / 100)
+
+
+def test_a_refusal_tells_what_was_weighed() -> None:
+    members = Members()
+    members.add_prefill("p", tokens=9000)
+    members.add_prefill("late", tokens=50_000)
+    members.add_decode("d", decoding=2, context=900)
+    answer = place(members, wanting(ttft_s=0.5, hard=True))
+    assert isinstance(answer, Refusal)
+    assert [each.prefill for each in answer.scores] == ["p", "late"]
