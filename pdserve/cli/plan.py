@@ -20,6 +20,7 @@ from pdserve.errors import ConfigError
 from pdserve.latency.hardware import Gpu
 from pdserve.latency.profile import Profile
 from pdserve.planner.cluster import Cluster, Node
+from pdserve.planner.cluster_file import write_cluster
 from pdserve.planner.slo import Slo
 from pdserve.workload.workload import Workload
 
@@ -36,6 +37,9 @@ examples:
       --trace azure_conv.csv --rate 30 --ttft-ms 500 --tpot-ms 50
   pdserve plan --model ./Llama-3.1-70B --cluster cluster.yaml --gpus 64 \\
       --prompt lognormal:mean=1155,sigma=1 --output 211 --ttft-ms 500 --tpot-ms 50
+  pdserve plan --model ./Llama-3.1-70B --from-kube --network-gbps 400 \\
+      --trace azure_conv.csv --rate 30 --ttft-ms 500 --tpot-ms 50
+      (writes plan/cluster.yaml too; then `helm install pdserve charts/pdserve -f plan/values.yaml`)
   pdserve plan --profile profile.json --trace day.csv --ttft-ms 2000 --tpot-ms 200
       (this machine, by a profile of its engine; then `pdserve up --plan plan/plan.yaml`)
 
@@ -94,6 +98,9 @@ def run(arguments: argparse.Namespace) -> int:
     workload = load_workload(arguments)
     cluster = _cluster(arguments)
     out = _folder(arguments.out)
+    if arguments.from_kube is not None:
+        # Before the search, which may say that nothing fits: what was read can be corrected.
+        write_cluster(cluster, out / "cluster.yaml")
     prepare_simulator()
     analysis = _analyse(_problem(arguments, workload, cluster, slo))
     _write(analysis, out)
@@ -108,6 +115,8 @@ def run(arguments: argparse.Namespace) -> int:
     Console(stderr=True).print(
         f"wrote {out / 'plan.yaml'}, {out / 'values.yaml'} and {out / 'report.html'}", markup=False
     )
+    if arguments.from_kube is not None:
+        Console(stderr=True).print(f"planned for {out / 'cluster.yaml'}", markup=False)
     return 0
 
 

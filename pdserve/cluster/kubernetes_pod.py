@@ -16,8 +16,8 @@ _ENDED = ("Succeeded", "Failed")
 class PlaceLabels:
     """Names of the labels that say where a node is."""
 
+    rack: str
     clique: str = "nvidia.com/gpu.clique"
-    rack: str = "topology.kubernetes.io/rack"
     zone: str = "topology.kubernetes.io/zone"
 
     def place(self, node: str, *labels: Mapping[str, str]) -> Topology:

@@ -34,7 +34,7 @@ def make_discovery(instances: str, rack_label: str) -> Discovery:
         raise _wrong(instances, "name a YAML file, kube:[namespace/]selector or dns:role=host:port")
     if instances.startswith(_KUBE):
         namespace, selector = _pods(instances.removeprefix(_KUBE))
-        return KubernetesDiscovery(namespace, selector, PlaceLabels(rack=rack_label))
+        return KubernetesDiscovery(namespace, selector, PlaceLabels(rack_label))
     if instances.startswith(_DNS):
         entries = instances.removeprefix(_DNS).split(",")
         return DnsDiscovery([_service(instances, entry.strip()) for entry in entries])

@@ -58,7 +58,10 @@ def test_whether_any_was_given() -> None:
 @pytest.mark.parametrize(
     ("words", "named"),
     [
-        ((), "no --gpu: a cluster is --cluster FILE, or --gpu and --gpus-per-node"),
+        ((), "no --gpu: a cluster is --cluster FILE, --from-kube, or --gpu and --gpus-per-node"),
+        (("--cluster=x", "--from-kube"), "--from-kube does not go with --cluster"),
+        (("--from-kube", "--gpu=h100"), "--gpu does not go with --from-kube"),
+        ((*ALIKE, "--tolerate=key"), "--tolerate goes with --from-kube alone"),
         (("--gpu=h100",), "no --gpus-per-node"),
         (("--gpus-per-node=8",), "no --gpu:"),
         (("--cluster=x", "--nodes=2"), "--nodes does not go with --cluster"),
