@@ -37,12 +37,13 @@ soak: $(READY) ## 30 minutes of load, cancels, drains and kills; prints what was
 kube-tools: $(READY) ## fetch helm (3 and 4) and kubectl for the tests; prints where they are
 	@$(BIN)/python scripts/fetch_kube_tools.py
 
-lint: $(READY) ## check format, lint, types and generated files
+lint: $(READY) ## check format, types, generated files and the Dockerfile
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python scripts/generate_stubs.py --check
 	$(BIN)/python scripts/generate_chart_schema.py --check
+	$(BIN)/hadolint Dockerfile
 
 format: $(READY) ## format the code and fix what can be fixed
 	$(BIN)/ruff format .

@@ -19,6 +19,10 @@ says in `defaults`, then its own keys. Added are
 {{- $pods = div (add $gpus (sub (int $pool.gpu.perNode) 1)) (int $pool.gpu.perNode) -}}
 {{- end -}}
 {{- $_ := set $pool "role" $role -}}
+{{- if not $pool.autoscaling.metric -}}
+{{- $_ := set $pool.autoscaling "metric" (ternary "pdserve_waiting_tokens" "pdserve_running_requests" (eq $role "prefill")) -}}
+{{- $_ := set $pool.autoscaling "target" (default (ternary 4096 32 (eq $role "prefill")) $pool.autoscaling.target) -}}
+{{- end -}}
 {{- $_ := set $pool "field" (printf "%s.pools[%d]" $role $index) -}}
 {{- $_ := set $pool "workload" (printf "%s-%s" (include "pdserve.fullname" $) $pool.name) -}}
 {{- $_ := set $pool "pods" $pods -}}

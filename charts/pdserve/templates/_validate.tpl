@@ -18,6 +18,14 @@ with where it stands. Call: root; renders nothing.
 {{- fail (printf "model: is %s; it must be a path below modelFiles.mountPath, %s, where modelFiles.claim is mounted" $.Values.model .mountPath) -}}
 {{- end -}}
 {{- end -}}
+{{- with .Values.ports -}}
+{{- if or (eq (int .http) (int .grpc)) (eq (int .http) (int .metrics)) -}}
+{{- fail (printf "ports.http: is %d, like another port" (int .http)) -}}
+{{- end -}}
+{{- if eq (int .metrics) (int .grpc) -}}
+{{- fail (printf "ports.metrics: is %d, like ports.grpc" (int .grpc)) -}}
+{{- end -}}
+{{- end -}}
 {{- with .Values.tls -}}
 {{- if and .door.clientCertificates (not .door.secret) -}}
 {{- fail "tls.door.clientCertificates: is true, but tls.door.secret names no Secret" -}}
@@ -69,11 +77,20 @@ with where it stands. Call: root; renders nothing.
 {{- if and .gpu.product (eq $gpus 0) -}}
 {{- fail (printf "%s.gpu.product: is %s, but gpu.count is 0" $field .gpu.product) -}}
 {{- end -}}
+{{- $amounts := list (default dict .resources.requests) (default dict .resources.limits) -}}
+{{- range $amounts -}}
+{{- if hasKey . $.pool.gpu.resource -}}
+{{- fail (printf "%s.resources: %s follows from gpu.count" $field $.pool.gpu.resource) -}}
+{{- end -}}
+{{- end -}}
 {{- if and .rdma.ipcLock (not .rdma.resource) -}}
 {{- fail (printf "%s.rdma.ipcLock: is true, but rdma.resource names no device" $field) -}}
 {{- end -}}
 {{- include "pdserve.validateRollout" (dict "field" $field "rollout" .rollout) -}}
 {{- include "pdserve.validateAutoscaling" (dict "field" $field "autoscaling" .autoscaling) -}}
+{{- if not .autoscaling.target -}}
+{{- fail (printf "%s.autoscaling.target: is 0; say how much of %s one instance should have" $field .autoscaling.metric) -}}
+{{- end -}}
 {{- if and .autoscaling.enabled (eq .autoscaling.kind "ScaledObject") (not .autoscaling.prometheus) -}}
 {{- fail (printf "%s.autoscaling.prometheus: is empty; a ScaledObject asks Prometheus at that address" $field) -}}
 {{- end -}}
