@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Mapping
 from contextlib import aclosing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from aiohttp import web
@@ -16,10 +16,13 @@ from tests.doubles.kube.ownership import Manager, credited
 from tests.doubles.kube.paging import Pages
 from tests.doubles.kube.patching import json_patch, merge_patch, strategic_merge_patch
 from tests.doubles.kube.paths import Target
+from tests.doubles.kube.scaling import scale_of, scaled
 from tests.doubles.kube.schemas import check_fields
 from tests.doubles.kube.selectors import Predicate, field_predicate, label_predicate
 from tests.doubles.kube.store import Manifest, Store
 from tests.doubles.kube.watching import OpenWatches, Watch, WatchEvent
+
+Shape = Callable[[Manifest], Manifest]
 
 PATCHES: dict[str, Callable[[Any, Any], Any]] = {
     "application/json-patch+json": json_patch,
@@ -82,9 +85,12 @@ class Api:
         }
 
     async def watch(
-        self, request: web.Request, target: Target, query: Mapping[str, str]
+        self, request: web.Request, target: Target, query: Mapping[str, str], shape: Shape
     ) -> web.StreamResponse:
-        """Streams events, one JSON object a line, until the time is over."""
+        """Streams events, one JSON object a line, until the time is over.
+
+        `shape` makes of an object what the client reads.
+        """
         watch = Watch(
             self._store,
             target.resource,
@@ -108,17 +114,18 @@ class Api:
         with suppress(ConnectionError):
             await response.prepare(request)
             for event in initial:
-                await response.write(encoded(event))
+                await response.write(encoded(event, shape))
             async with aclosing(watch.events(version, timeout_s, self.watches)) as events:
                 async for event in events:
-                    await response.write(encoded(event))
+                    await response.write(encoded(event, shape))
             if watch.reset and request.transport is not None:
                 request.transport.abort()
         return response
 
     def get(self, target: Target) -> Manifest:
-        """The object."""
-        return self._store.get(target.resource, target.name, target.namespace)
+        """The object, or its scale."""
+        found = self._store.get(target.resource, target.name, target.namespace)
+        return scale_of(found) if target.subresource == "scale" else found
 
     def create(self, target: Target, manifest: Manifest, write: Write) -> Manifest:
         """Adds the object; its status is not the client's to set."""
@@ -130,7 +137,11 @@ class Api:
         return self._store.create(target.resource, new, dry_run=write.dry_run)
 
     def update(self, target: Target, manifest: Manifest, write: Write) -> Manifest:
-        """Replaces the object, or its status only."""
+        """Replaces the object, or its status or scale only."""
+        if target.subresource == "scale":
+            whole = replace(target, subresource="")
+            scale = scaled(self.get(whole), manifest)
+            return scale_of(self.update(whole, scale, write))
         old = self.get(target)
         new = self._limited(target, old, self._placed(target, manifest))
         self._check(target, new, write)
@@ -244,6 +255,8 @@ def grace_of(manifest: Manifest, asked: int | None) -> int:
     return int(spec.get("terminationGracePeriodSeconds", 30)) if asked is None else asked
 
 
-def encoded(event: WatchEvent) -> bytes:
+def encoded(event: WatchEvent, shape: Shape) -> bytes:
     """One line of a watch."""
+    if event["type"] not in ("BOOKMARK", "ERROR"):
+        event = {**event, "object": shape(event["object"])}
     return json.dumps(event, separators=(",", ":")).encode() + b"\n"

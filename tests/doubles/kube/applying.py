@@ -29,7 +29,7 @@ def applied(live: Manifest, config: Manifest, writer: Manager, *, force: bool) -
     managers = managers_of(live)
     others = [manager for manager in managers if not manager.same(writer)]
     if not force:
-        _check_conflicts(wanted, present, others)
+        _check_conflicts(wanted, present, others, live["apiVersion"])
     mine = next((manager for manager in managers if manager.same(writer)), writer)
     shared = frozenset[Path]().union(*(manager.paths for manager in others))
     merged = _merged(live, config, ())
@@ -43,13 +43,16 @@ def applied(live: Manifest, config: Manifest, writer: Manager, *, force: bool) -
     return with_managers(merged, [*kept, owner])
 
 
-def _check_conflicts(wanted: Leaves, present: Leaves, others: list[Manager]) -> None:
+def _check_conflicts(
+    wanted: Leaves, present: Leaves, others: list[Manager], api_version: str
+) -> None:
     causes = []
     for other in others:
+        how = "" if other.operation == "Apply" else f" using {api_version}"
         for path in sorted(other.paths & wanted.keys()):
             if present.get(path) != wanted[path]:
                 field = "".join(f".{step[2:]}" for step in path)
-                message = f'conflict with "{other.name}" using {other.operation}'
+                message = f'conflict with "{other.name}"{how}'
                 causes.append(
                     {"reason": "FieldManagerConflict", "message": message, "field": field}
                 )

@@ -7,7 +7,13 @@ from tests.doubles.kube.resources import Resource, Resources
 COLLECTION_VERBS = (
     "create", "delete", "deletecollection", "get", "list", "patch", "update", "watch",
 )  # fmt: skip
-STATUS_VERBS = ("get", "patch", "update")
+SCALE = {"group": "autoscaling", "version": "v1", "kind": "Scale"}
+# What `kubectl get all` lists.
+ALL = (
+    "CronJob", "DaemonSet", "Deployment", "HorizontalPodAutoscaler", "Job", "Pod", "ReplicaSet",
+    "ReplicationController", "Service", "StatefulSet",
+)  # fmt: skip
+SUBRESOURCE_VERBS = ("get", "patch", "update")
 
 
 def discovery_document(resources: Resources, path: str, version: str) -> dict[str, Any] | None:
@@ -45,8 +51,10 @@ def _resource_list(resources: Resources, group: str, version: str) -> dict[str, 
     for resource in resources:
         if (resource.group, resource.version) == (group, version):
             listed.append(_resource(resource, "", COLLECTION_VERBS))
-            if resource.has_status:
-                listed.append(_resource(resource, "/status", STATUS_VERBS))
+            listed += [
+                _resource(resource, f"/{subresource}", SUBRESOURCE_VERBS)
+                for subresource in resource.subresources
+            ]
     return {
         "kind": "APIResourceList",
         "apiVersion": "v1",
@@ -56,13 +64,16 @@ def _resource_list(resources: Resources, group: str, version: str) -> dict[str, 
 
 
 def _resource(resource: Resource, suffix: str, verbs: tuple[str, ...]) -> dict[str, Any]:
-    entry = {
+    entry: dict[str, Any] = {
         "name": f"{resource.plural}{suffix}",
         "singularName": "" if suffix else resource.kind.lower(),
         "namespaced": resource.namespaced,
         "kind": resource.kind,
         "verbs": list(verbs),
     }
-    if resource.short_names and not suffix:
+    if suffix == "/scale":
+        entry |= SCALE
+    elif not suffix:
         entry["shortNames"] = list(resource.short_names)
+        entry["categories"] = ["all"] if resource.kind in ALL else []
     return entry

@@ -29,6 +29,7 @@ def openapi_document(resources: Resources, path: str) -> dict[str, Any] | None:
                 "openapi": "3.0.0",
                 "info": {"title": "Kubernetes", "version": "test"},
                 "paths": {_path(resource): _operations(resource) for resource in served[root]},
+                "components": {"schemas": {}},
             }
     return None
 

@@ -36,6 +36,6 @@ def target_of(resources: Resources, path: str) -> Target:
     if resource is None or len(more) > 2 or (namespace and not resource.namespaced):
         raise not_served(path)
     name, subresource = (*more, "", "")[:2]
-    if subresource not in ("", "status") or (subresource and not resource.has_status):
+    if subresource not in ("", *resource.subresources):
         raise not_served(path)
     return Target(resource, namespace, name, subresource)

@@ -1,7 +1,8 @@
-"""Request bodies in the protobuf of Kubernetes, for the kinds that helm sends so.
+"""Request bodies in the protobuf of Kubernetes, for the kinds that clients send so.
 
-helm stores releases as Secrets through a typed client, which sends protobuf whatever the server
-answers, and reads JSON. Everything else that helm and kubectl send is JSON.
+helm stores releases as Secrets through a typed client, and `kubectl create` makes objects through
+one: those send protobuf whatever the server prefers, and read JSON. Manifests are always sent as
+JSON.
 """
 
 import base64
@@ -134,4 +135,29 @@ DELETE_OPTIONS: Fields = {
     4: ("propagationPolicy", _text),
     5: ("dryRun", _repeated(_text)),
 }
-KINDS = {"Secret": SECRET, "DeleteOptions": DELETE_OPTIONS}
+CONFIG_MAP: Fields = {
+    1: ("metadata", _message(OBJECT_META)),
+    2: ("data", _map(_text)),
+    3: ("binaryData", _map(_base64)),
+    4: ("immutable", bool),
+}
+ONLY_METADATA: Fields = {1: ("metadata", _message(OBJECT_META))}
+RESOURCE_ATTRIBUTES: Fields = {
+    1: ("namespace", _text),
+    2: ("verb", _text),
+    3: ("group", _text),
+    4: ("version", _text),
+    5: ("resource", _text),
+    6: ("subresource", _text),
+    7: ("name", _text),
+}
+ACCESS_REVIEW_SPEC: Fields = {1: ("resourceAttributes", _message(RESOURCE_ATTRIBUTES))}
+ACCESS_REVIEW: Fields = {2: ("spec", _message(ACCESS_REVIEW_SPEC))}
+KINDS = {
+    "ConfigMap": CONFIG_MAP,
+    "DeleteOptions": DELETE_OPTIONS,
+    "Namespace": ONLY_METADATA,
+    "Secret": SECRET,
+    "SelfSubjectAccessReview": ACCESS_REVIEW,
+    "ServiceAccount": ONLY_METADATA,
+}

@@ -16,8 +16,8 @@ class Resource:
     kind: str
     namespaced: bool = True
     short_names: tuple[str, ...] = ()
-    # Status is written through a subresource of its own.
-    has_status: bool = False
+    # What is written through paths of its own: `status`, `scale`.
+    subresources: tuple[str, ...] = ()
 
     @property
     def api_version(self) -> str:
@@ -25,19 +25,28 @@ class Resource:
         return f"{self.group}/{self.version}" if self.group else self.version
 
     @property
+    def has_status(self) -> bool:
+        """Whether status is written apart from the rest."""
+        return "status" in self.subresources
+
+    @property
     def qualified(self) -> str:
         """As errors write it: `pods`, `deployments.apps`."""
         return f"{self.plural}.{self.group}" if self.group else self.plural
 
 
+STATUS = ("status",)
+SCALED = ("status", "scale")
+
+
 def _core(
-    plural: str, kind: str, *short: str, namespaced: bool = True, has_status: bool = False
+    plural: str, kind: str, *short: str, namespaced: bool = True, sub: tuple[str, ...] = ()
 ) -> Resource:
-    return Resource("", "v1", plural, kind, namespaced, short, has_status)
+    return Resource("", "v1", plural, kind, namespaced, short, sub)
 
 
-def _apps(plural: str, kind: str, *short: str, has_status: bool = False) -> Resource:
-    return Resource("apps", "v1", plural, kind, True, short, has_status)
+def _apps(plural: str, kind: str, *short: str, sub: tuple[str, ...] = ()) -> Resource:
+    return Resource("apps", "v1", plural, kind, True, short, sub)
 
 
 def _rbac(plural: str, kind: str, *, namespaced: bool = True) -> Resource:
@@ -49,38 +58,38 @@ BUILT_IN = (
     _core("endpoints", "Endpoints", "ep"),
     _core("events", "Event", "ev"),
     _core("limitranges", "LimitRange", "limits"),
-    _core("namespaces", "Namespace", "ns", namespaced=False, has_status=True),
-    _core("nodes", "Node", "no", namespaced=False, has_status=True),
-    _core("persistentvolumeclaims", "PersistentVolumeClaim", "pvc", has_status=True),
-    _core("persistentvolumes", "PersistentVolume", "pv", namespaced=False, has_status=True),
-    _core("pods", "Pod", "po", has_status=True),
-    _core("replicationcontrollers", "ReplicationController", "rc", has_status=True),
-    _core("resourcequotas", "ResourceQuota", "quota", has_status=True),
+    _core("namespaces", "Namespace", "ns", namespaced=False, sub=STATUS),
+    _core("nodes", "Node", "no", namespaced=False, sub=STATUS),
+    _core("persistentvolumeclaims", "PersistentVolumeClaim", "pvc", sub=STATUS),
+    _core("persistentvolumes", "PersistentVolume", "pv", namespaced=False, sub=STATUS),
+    _core("pods", "Pod", "po", sub=STATUS),
+    _core("replicationcontrollers", "ReplicationController", "rc", sub=SCALED),
+    _core("resourcequotas", "ResourceQuota", "quota", sub=STATUS),
     _core("secrets", "Secret"),
     _core("serviceaccounts", "ServiceAccount", "sa"),
-    _core("services", "Service", "svc", has_status=True),
+    _core("services", "Service", "svc", sub=STATUS),
     _apps("controllerrevisions", "ControllerRevision"),
-    _apps("daemonsets", "DaemonSet", "ds", has_status=True),
-    _apps("deployments", "Deployment", "deploy", has_status=True),
-    _apps("replicasets", "ReplicaSet", "rs", has_status=True),
-    _apps("statefulsets", "StatefulSet", "sts", has_status=True),
+    _apps("daemonsets", "DaemonSet", "ds", sub=STATUS),
+    _apps("deployments", "Deployment", "deploy", sub=SCALED),
+    _apps("replicasets", "ReplicaSet", "rs", sub=SCALED),
+    _apps("statefulsets", "StatefulSet", "sts", sub=SCALED),
     Resource(
         "autoscaling", "v2", "horizontalpodautoscalers", "HorizontalPodAutoscaler",
-        short_names=("hpa",), has_status=True,
+        short_names=("hpa",), subresources=STATUS,
     ),
-    Resource("batch", "v1", "cronjobs", "CronJob", short_names=("cj",), has_status=True),
-    Resource("batch", "v1", "jobs", "Job", has_status=True),
+    Resource("batch", "v1", "cronjobs", "CronJob", short_names=("cj",), subresources=STATUS),
+    Resource("batch", "v1", "jobs", "Job", subresources=STATUS),
     Resource("coordination.k8s.io", "v1", "leases", "Lease"),
     Resource("discovery.k8s.io", "v1", "endpointslices", "EndpointSlice"),
     Resource(
-        "networking.k8s.io", "v1", "ingresses", "Ingress", short_names=("ing",), has_status=True
+        "networking.k8s.io", "v1", "ingresses", "Ingress", short_names=("ing",), subresources=STATUS
     ),
     Resource(
         "networking.k8s.io", "v1", "networkpolicies", "NetworkPolicy", short_names=("netpol",)
     ),
     Resource(
         "policy", "v1", "poddisruptionbudgets", "PodDisruptionBudget",
-        short_names=("pdb",), has_status=True,
+        short_names=("pdb",), subresources=STATUS,
     ),
     _rbac("clusterrolebindings", "ClusterRoleBinding", namespaced=False),
     _rbac("clusterroles", "ClusterRole", namespaced=False),
@@ -101,15 +110,16 @@ EXTENSIONS = (
     Resource(
         "k8s.cni.cncf.io", "v1", "network-attachment-definitions", "NetworkAttachmentDefinition"
     ),
-    Resource("keda.sh", "v1alpha1", "scaledobjects", "ScaledObject", has_status=True),
+    Resource("keda.sh", "v1alpha1", "scaledobjects", "ScaledObject", subresources=STATUS),
     Resource("keda.sh", "v1alpha1", "triggerauthentications", "TriggerAuthentication"),
     Resource(
-        "leaderworkerset.x-k8s.io", "v1", "leaderworkersets", "LeaderWorkerSet", has_status=True
+        "leaderworkerset.x-k8s.io", "v1", "leaderworkersets", "LeaderWorkerSet",
+        short_names=("lws",), subresources=SCALED,
     ),
     Resource("monitoring.coreos.com", "v1", "podmonitors", "PodMonitor"),
     Resource("monitoring.coreos.com", "v1", "prometheusrules", "PrometheusRule"),
     Resource("monitoring.coreos.com", "v1", "servicemonitors", "ServiceMonitor"),
-)
+)  # fmt: skip
 
 
 class Resources:

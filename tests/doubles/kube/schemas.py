@@ -30,7 +30,9 @@ def check_fields(resource: Resource, manifest: Manifest, version: str, *, strict
     if error is None:
         return
     if error.validator == "additionalProperties":
-        raise bad_request(f'strict decoding error: unknown field "{error.json_path}"')
+        unknown = sorted(error.instance.keys() - error.schema["properties"].keys())
+        field = f"{error.json_path}.{unknown[0]}".removeprefix("$.")
+        raise bad_request(f'strict decoding error: unknown field "{field}"')
     name = manifest["metadata"].get("name", "")
     raise invalid(resource.kind, name, error.json_path.removeprefix("$."), error.message)
 

@@ -6,32 +6,40 @@ through `store` or through the API.
 
 import argparse
 import asyncio
-import json
+import ssl
 from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
-import yaml
+import trustme
 from aiohttp import web
 
-from tests.doubles.kube import protobuf
 from tests.doubles.kube.access import Access, Faults
-from tests.doubles.kube.api import Api, Write, flag
+from tests.doubles.kube.api import Api
+from tests.doubles.kube.credentials import Endpoint, write_kubeconfig, write_service_account
 from tests.doubles.kube.discovery import discovery_document
-from tests.doubles.kube.errors import ApiError, bad_request, forbidden, not_served
+from tests.doubles.kube.errors import ApiError, forbidden, not_served
 from tests.doubles.kube.openapi import openapi_document
-from tests.doubles.kube.ownership import Manager
 from tests.doubles.kube.paths import Target, target_of
+from tests.doubles.kube.rbac import account_name, allowed
+from tests.doubles.kube.requests import (
+    APPLIED,
+    body_of,
+    object_of,
+    shape_for,
+    user_of,
+    verb_of,
+    write_of,
+)
 from tests.doubles.kube.resources import Resources
-from tests.doubles.kube.store import Manifest, Store
+from tests.doubles.kube.store import Store
 
 VERSION = "1.37.1"
 # Larger than any release that helm stores.
 BODY_BYTES = 16 << 20
+HOST = "127.0.0.1"
 ADMIN = "admin"
-JSON = "application/json"
-APPLIED = "application/apply-patch+yaml"
+REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 
 
 class KubeServer:
@@ -40,7 +48,8 @@ class KubeServer:
     `extensions` are the kinds of resources.EXTENSIONS that this cluster has, `version` is the one
     of Kubernetes that it claims to be, `history_limit` how many changes of each resource a watch
     can go back, `bookmark_interval_s` how often watches get bookmarks. A bearer token is taken for
-    the name of the user. All methods belong into the event loop that entered it.
+    the name of the user; a service account (rbac.account_name) may do what the stored roles allow,
+    everybody else everything. All methods belong into the event loop that entered it.
     """
 
     def __init__(
@@ -50,6 +59,7 @@ class KubeServer:
         version: str = VERSION,
         history_limit: int = 1000,
         bookmark_interval_s: float = 60.0,
+        tls: bool = False,
     ) -> None:
         self.store = Store(Resources(extensions), history_limit)
         self.faults = Faults()
@@ -59,6 +69,7 @@ class KubeServer:
         self._api = Api(
             self.store, self.faults, version=version, bookmark_interval_s=bookmark_interval_s
         )
+        self._authority = trustme.CA() if tls else None
         self._runner: web.AppRunner | None = None
 
     async def __aenter__(self) -> "KubeServer":
@@ -81,8 +92,10 @@ class KubeServer:
             app, access_log=None, handler_cancellation=True, shutdown_timeout=1.0
         )
         await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", port).start()
-        self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
+        context = self._tls_context()
+        await web.TCPSite(self._runner, HOST, port, ssl_context=context).start()
+        scheme = "https" if context else "http"
+        self.url = f"{scheme}://{HOST}:{self._runner.addresses[0][1]}"
 
     async def stop(self) -> None:
         """Ends all watches and listens no more; the objects stay."""
@@ -91,18 +104,21 @@ class KubeServer:
             await self._runner.cleanup()
 
     def kubeconfig(self, path: Path, *, user: str = ADMIN, namespace: str = "default") -> Path:
-        """Writes the configuration with which clients reach the server as that user."""
-        context = {"cluster": "test", "user": user, "namespace": namespace}
-        config = {
-            "apiVersion": "v1",
-            "kind": "Config",
-            "clusters": [{"name": "test", "cluster": {"server": self.url}}],
-            "users": [{"name": user, "user": {"token": user}}],
-            "contexts": [{"name": "test", "context": context}],
-            "current-context": "test",
-        }
-        path.write_text(yaml.safe_dump(config))
-        return path
+        """Writes the configuration with which clients reach the server as that user.
+
+        kubectl and helm say who they are only where the server has TLS.
+        """
+        return write_kubeconfig(self._endpoint(), path, user, namespace)
+
+    def service_account(
+        self, folder: Path, name: str, namespace: str = "default"
+    ) -> dict[str, str]:
+        """Writes what a pod of that service account finds; returns its environment.
+
+        Needs TLS, which every client in a cluster insists on.
+        """
+        user = account_name(namespace, name)
+        return write_service_account(self._endpoint(), folder, user, namespace)
 
     async def until_watched(self, count: int = 1) -> None:
         """Returns once exactly so many watches are open."""
@@ -123,6 +139,16 @@ class KubeServer:
         self.store.forget_history()
         self._api.pages.forget()
 
+    def _tls_context(self) -> ssl.SSLContext | None:
+        if self._authority is None:
+            return None
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        self._authority.issue_cert(HOST).configure_cert(context)
+        return context
+
+    def _endpoint(self) -> Endpoint:
+        return Endpoint(self.url, self._authority.cert_pem.bytes() if self._authority else b"")
+
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         if self.faults.delay_s:
             await asyncio.sleep(self.faults.delay_s)
@@ -132,6 +158,8 @@ class KubeServer:
             ) or openapi_document(self.store.resources, request.path)
             if document is not None:
                 return web.json_response(document)
+            if request.path == REVIEWS:
+                return await self._review(request)
             return await self._serve(request)
         except ApiError as error:
             return web.json_response(error.status(), status=error.code)
@@ -143,11 +171,11 @@ class KubeServer:
         query = request.query
         match verb:
             case "watch":
-                return await self._api.watch(request, target, query)
+                return await self._api.watch(request, target, query, shape_for(request))
             case "list":
-                return web.json_response(self._api.list(target, query))
+                return web.json_response(shape_for(request)(self._api.list(target, query)))
             case "get":
-                return web.json_response(self._api.get(target))
+                return web.json_response(shape_for(request)(self._api.get(target)))
             case "create":
                 made = self._api.create(target, await object_of(request), write_of(request, target))
                 return web.json_response(made, status=201)
@@ -175,69 +203,34 @@ class KubeServer:
     def _admit(self, request: web.Request, target: Target, verb: str) -> None:
         resource = target.resource
         plural = f"{resource.plural}/{target.subresource}".rstrip("/")
-        user = request.headers.get("Authorization", "").removeprefix("Bearer ")
         access = Access(
-            user or "system:anonymous", verb, resource.group, plural, target.namespace, target.name
+            user_of(request), verb, resource.group, plural, target.namespace, target.name
         )
         self.access_log.append(access)
-        if any(rule.covers(access) for rule in self.faults.refused):
+        refused = any(rule.covers(access) for rule in self.faults.refused)
+        if refused or not allowed(self.store, access):
             raise forbidden(access.user, verb, plural, resource.group, target.namespace)
         if any(rule.covers(access) for rule in self.faults.failing):
             raise ApiError(500, "InternalError", "the server fails on purpose")
 
-
-def verb_of(request: web.Request, target: Target) -> str:
-    """The verb of RBAC for a request."""
-    if request.method in ("GET", "HEAD"):
-        if flag(request.query, "watch"):
-            return "watch"
-        return "get" if target.name else "list"
-    if request.method == "DELETE":
-        return "delete" if target.name else "deletecollection"
-    return {"POST": "create", "PUT": "update", "PATCH": "patch"}.get(request.method, "")
-
-
-def write_of(request: web.Request, target: Target, operation: str = "Update") -> Write:
-    """Who writes by this request, and how."""
-    query = request.query
-    name: str = query.get("fieldManager") or request.headers.get("User-Agent") or "unknown"
-    return Write(
-        Manager(name.partition("/")[0], operation, target.subresource),
-        strict=query.get("fieldValidation") == "Strict",
-        dry_run="dryRun" in query,
-        force=flag(query, "force"),
-    )
+    async def _review(self, request: web.Request) -> web.Response:
+        """Whether the user may do what it asks about (`kubectl auth can-i`)."""
+        review = await object_of(request)
+        asked = dict.fromkeys(("verb", "group", "resource", "namespace", "name"), "")
+        asked |= review["spec"].get("resourceAttributes") or {}
+        resource = f"{asked['resource']}/{asked.get('subresource', '')}".rstrip("/")
+        access = Access(
+            user_of(request), asked["verb"], asked["group"], resource, asked["namespace"],
+            asked["name"],
+        )  # fmt: skip
+        refused = any(rule.covers(access) for rule in self.faults.refused)
+        status = {"allowed": allowed(self.store, access) and not refused}
+        return web.json_response({"metadata": {}, **review, "status": status}, status=201)
 
 
-async def body_of(request: web.Request) -> tuple[str, Any]:
-    """The content type of the body (JSON where none is stated) and what is in it."""
-    kind = request.headers.get("Content-Type", JSON).partition(";")[0]
-    body = await request.read()
-    if not body:
-        return kind, {}
-    if kind == protobuf.CONTENT_TYPE:
-        return kind, protobuf.decoded(body)
-    if not kind.endswith(("json", "yaml")):
-        message = f"the body of the request was in an unknown format ({kind})"
-        raise ApiError(415, "UnsupportedMediaType", message)
-    try:
-        # Clients write JSON where YAML is meant.
-        return kind, json.loads(body) if body[:1] in b"{[" else yaml.safe_load(body)
-    except (ValueError, yaml.YAMLError) as error:
-        raise bad_request(f"the body cannot be read: {error}") from error
-
-
-async def object_of(request: web.Request) -> Manifest:
-    """The object in the body; empty where there is none."""
-    _, found = await body_of(request)
-    if not isinstance(found or {}, dict):
-        raise bad_request("the body is no object")
-    return found or {}
-
-
-async def main(port: int, kubeconfig: Path | None, extensions: list[str]) -> None:
+async def main(port: int, kubeconfig: Path | None, extensions: list[str], *, tls: bool) -> None:
     """Serves until it is killed; prints the URL."""
-    server = KubeServer(extensions)
+    server = KubeServer(extensions, tls=tls)
     await server.start(port)
     if kubeconfig is not None:
         server.kubeconfig(kubeconfig)
@@ -250,5 +243,6 @@ if __name__ == "__main__":
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--kubeconfig", type=Path, help="where to write how it is reached")
     parser.add_argument("--extension", action="append", default=[], help="a kind it also has")
-    arguments = parser.parse_args()
-    asyncio.run(main(arguments.port, arguments.kubeconfig, arguments.extension))
+    parser.add_argument("--tls", action="store_true")
+    asked = parser.parse_args()
+    asyncio.run(main(asked.port, asked.kubeconfig, asked.extension, tls=asked.tls))

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from kubernetes import client, watch
 from kubernetes.client.exceptions import ApiException
+from kubernetes.config.incluster_config import InClusterConfigLoader
 
 from tests.doubles.kube.access import Access, Rule
 from tests.doubles.kube.server import KubeServer
@@ -304,3 +305,19 @@ async def test_what_is_refused_or_fails_says_so(server, core):
     with pytest.raises(ApiException) as failed:
         await asyncio.to_thread(core.list_namespaced_pod, "default")
     assert failed.value.status == 500
+
+
+async def test_a_pod_reaches_the_server_by_its_service_account(tmp_path):
+    async with KubeServer(tls=True) as server:
+        environment = server.service_account(tmp_path, "router")
+        loader = InClusterConfigLoader(
+            token_filename=tmp_path / "token",
+            cert_filename=tmp_path / "ca.crt",
+            environ=environment,
+        )
+        configuration = client.Configuration()
+        loader.load_and_set(configuration)
+        core = client.CoreV1Api(client.ApiClient(configuration))
+        with pytest.raises(ApiException, match="system:serviceaccount:default:router") as refused:
+            await asyncio.to_thread(core.list_namespaced_pod, "default")
+        assert refused.value.status == 403
