@@ -21,6 +21,8 @@ class EventReader:
 
         Raises `RequestError` for a line without end.
         """
+        if not received:
+            return []
         if self._after_return and received.startswith(b"\n"):
             received = received[1:]
         self._after_return = received.endswith(b"\r")

@@ -1,6 +1,6 @@
 """Server-sent events, however the network cuts them."""
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pdserve.bench.sse import EventReader
@@ -21,6 +21,7 @@ def read(stream: bytes, cuts: list[int]) -> list[str]:
     return [event.decode() for event in events]
 
 
+@settings(max_examples=300)
 @given(
     st.sampled_from(["\n", "\r\n", "\r"]),
     st.lists(st.integers(0, len(STREAM.encode()) * 2), max_size=20),
@@ -34,3 +35,5 @@ def test_every_byte_by_itself() -> None:
     for end in ("\n", "\r\n", "\r"):
         stream = STREAM.replace("\n", end).encode()
         assert read(stream, list(range(1, len(stream)))) == EVENTS
+        # Nothing may come as well.
+        assert read(stream, sorted(2 * list(range(1, len(stream))))) == EVENTS
