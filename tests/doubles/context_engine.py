@@ -18,7 +18,7 @@ from pdserve.config import InstanceConfig
 from pdserve.engine.engine import Chunks, LayersDone
 from pdserve.engine.sampler import SampledToken
 from pdserve.instance.loading import LoadedEngine
-from pdserve.kv.layout import KvLayout
+from pdserve.kv.layout import TRANSFER_PROTOCOL, KvLayout
 from pdserve.kv.pool import KvPool
 from pdserve.models.read import read_config
 from pdserve.models.source import resolve_model
@@ -125,14 +125,24 @@ def _stage(chunk: Chunk[Running]) -> str:
 
 
 def load_context_engine(
-    config: InstanceConfig, pace: Pace, holds: Holds, *, blocks: int, head_dim: int
+    config: InstanceConfig,
+    pace: Pace,
+    holds: Holds,
+    *,
+    blocks: int,
+    head_dim: int,
+    fingerprint: str = "context",
+    protocol: int = TRANSFER_PROTOCOL,
 ) -> LoadedEngine:
     """The engine with the vocabulary and limits of `config.model`.
 
-    A token has `LAYERS` × 2 × `head_dim` × 4 bytes of KV.
+    A token has `LAYERS` × 2 × `head_dim` × 4 bytes of KV. `fingerprint` and `protocol` are only
+    said: whatever they are, the tokens are the same.
     """
     shape = read_config(resolve_model(config.model))
-    layout = KvLayout("context", "float32", LAYERS, KV_HEADS, head_dim, config.block_size)
+    layout = KvLayout(
+        *(fingerprint, "float32", LAYERS, KV_HEADS, head_dim, config.block_size), protocol=protocol
+    )
     pool = KvPool(layout, blocks, torch.device("cpu"))
     return LoadedEngine(
         model=config.model,

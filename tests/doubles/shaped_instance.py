@@ -24,6 +24,7 @@ from pdserve.cli.tethered import command, die_with
 from pdserve.config import InstanceConfig
 from pdserve.kv.backend import Backend, make_backend
 from pdserve.kv.config import TransferConfig
+from pdserve.kv.layout import TRANSFER_PROTOCOL
 from pdserve.options import add_options, load
 from services.decode import main as decode
 from services.prefill import main as prefill
@@ -37,7 +38,8 @@ class Shape:
     """What differs from an instance with a model.
 
     `step_s` and `prompt_token_s` are what a step takes; a token has 32 × `head_dim` bytes of KV;
-    `control` is where a test may speak to it (see `controls`), empty for nowhere.
+    `control` is where a test may speak to it (see `controls`), empty for nowhere. `fingerprint` and
+    `protocol` are those that its KV layout says: of another model, or another version of pdserve.
     """
 
     link_bytes_per_s: float = 0.0
@@ -46,6 +48,8 @@ class Shape:
     blocks: int = 2000
     head_dim: int = 16
     control: str = ""
+    fingerprint: str = "context"
+    protocol: int = TRANSFER_PROTOCOL
 
     def flags(self) -> list[str]:
         """The command-line flags that stand for it."""
@@ -71,6 +75,8 @@ def run(role: str, config: InstanceConfig, shape: Shape) -> int:
             holds=controls.holds,
             blocks=shape.blocks,
             head_dim=shape.head_dim,
+            fingerprint=shape.fingerprint,
+            protocol=shape.protocol,
         )
         start = prefill.run if role == "prefill" else decode.run
         return start(config, engine, shaped_backend)
