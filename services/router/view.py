@@ -70,10 +70,6 @@ class Candidate:
     limits: Limits = Limits()
     cost: InstanceCost | None = None
 
-    def fits(self, tokens: int) -> bool:
-        """Whether a sequence of so many tokens can be held at all."""
-        return self.max_model_len == 0 or tokens <= self.max_model_len
-
 
 @dataclass(frozen=True, slots=True)
 class FleetView:

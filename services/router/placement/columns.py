@@ -70,38 +70,41 @@ class Columns:
 
     def __init__(self, slots: Slots) -> None:
         self._slots = slots
-        self._table = np.zeros((0, _WIDTH))
+        self._table: Rows = np.zeros(0, _ROW)
+        # The same memory, to be written row by row.
+        self._numbers = self._table.view("f8").reshape(-1, _WIDTH)
         self._written: list[Candidate | None] = []
         self._layouts: dict[KvLayout, int] = {}
         self._typical = GUESS
 
     def rows(self, candidates: Sequence[Candidate]) -> tuple[Rows, NDArray[np.intp]]:
         """The rows of `candidates` in their order, a copy, and their slots."""
-        slots = [self._slots[each.incarnation] for each in candidates]
         if self._slots.bound > len(self._table):
             self._grow(2 * self._slots.bound)
+        slots = self._slots.of([each.incarnation for each in candidates])
         for slot, candidate in zip(slots, candidates, strict=True):
             if self._written[slot] is not candidate:
                 self._write(slot, candidate)
         index = np.array(slots, dtype=np.intp)
-        return self._table[index].view(_ROW)[:, 0], index
+        return self._table[index], index
 
     def layouts(self) -> Sequence[KvLayout]:
         """Every layout that was seen, by the number in the column `layout`."""
         return list(self._layouts)
 
     def _grow(self, capacity: int) -> None:
-        larger = np.zeros((capacity, _WIDTH))
+        larger = np.zeros(capacity, _ROW)
         larger[: len(self._table)] = self._table
         self._written += [None] * (capacity - len(self._table))
         self._table = larger
+        self._numbers = larger.view("f8").reshape(-1, _WIDTH)
 
     def _write(self, slot: int, candidate: Candidate) -> None:
         if candidate.cost is not None:
             self._typical = candidate.cost
         cost = candidate.cost or self._typical
         load, limits, layout = candidate.load, candidate.limits, candidate.layout
-        self._table[slot] = (
+        self._numbers[slot] = (
             candidate.reported_at,
             *_down_to_each(load.reported),
             *_down_to_each(load.dispatched),
@@ -138,6 +141,13 @@ def _down_to_each(works: Works) -> tuple[float, ...]:
 
 def _line(cost: DecodeCost) -> tuple[float, float, float]:
     return cost.base_s, cost.per_context_token_s, cost.per_sequence_s
+
+
+def layouts_in(rows: Rows) -> list[int]:
+    """The numbers of the layouts that some row has; nearly always it is one."""
+    numbers = rows["layout"]
+    first = numbers[0]
+    return [int(first)] if (numbers == first).all() else [int(each) for each in set(numbers)]
 
 
 def costs(rows: Rows) -> Any:

@@ -21,7 +21,8 @@ def able_decodes(request: PlacementRequest, view: FleetView) -> list[Candidate]:
 
 
 def _able(request: PlacementRequest, all_of: Iterable[Candidate], tokens: int) -> list[Candidate]:
-    fitting = [each for each in all_of if each.fits(tokens)]
+    # Written out, for this is asked of every instance for every request.
+    fitting = [each for each in all_of if not each.max_model_len or each.max_model_len >= tokens]
     return [each for each in fitting if _open(request, each)] if request.exclusions else fitting
 
 

@@ -29,6 +29,7 @@ class Pairs:
 
     `tpot_s` holds the hand-off's share, `total_s` is until the expected end. `violation` is the
     share by which objectives are missed: the request's own, and the TPOT of those it joins.
+    `count` pairs are `usable`.
     """
 
     prefill: Side
@@ -42,15 +43,13 @@ class Pairs:
     total_s: Floats
     violation: Floats
     usable: NDArray[np.bool_]
-
-    @property
-    def count(self) -> int:
-        """How many pairs can be used."""
-        return int(self.usable.sum())
+    count: int
 
     def best(self, lot: random.Random) -> Pair:
         """The pair to take; `lot` decides among equals. There must be one that can be used."""
         left = self.usable
+        if self.count == 1:
+            return self._pair(int(left.argmax()))
         for values, slack in self._criteria():
             least = values[left].min()
             left = left & (values <= least + slack)
@@ -80,6 +79,8 @@ class Pairs:
 
     def runners_up(self, chosen: Pair) -> tuple[Score, ...]:
         """The next best, the best first, with what they lack beside the chosen one."""
+        if self.count == 1:
+            return ()
         rank = np.where(self.usable, self.violation * 1e6 + self.total_s, np.inf)
         rank[chosen] = np.inf
         flat = rank.ravel()
@@ -157,6 +158,7 @@ def weigh(
         total_s=expected.ttft_s[:, None] + tpot_s * gaps,
         violation=violation,
         usable=usable,
+        count=int(usable.sum()),
     )
 
 

@@ -60,15 +60,14 @@ def prefills(
     """
     place = PRIORITIES.index(priority)
     age_s = np.maximum(0.0, now - rows["reported_at"])
-    reported_s = _work_s(rows, rows["reported"][:, place, 0], rows["reported"][:, place, 1])
-    dispatched = rows["dispatched"][:, place]
-    queue_s = np.maximum(0.0, reported_s - age_s)
-    queue_s = queue_s + _work_s(rows, dispatched[:, 0], dispatched[:, 1])
-    return Prefills(queue_s, _work_s(rows, tokens - cached, tokens**2 - cached**2))
+    own = np.stack([tokens - cached, tokens**2 - cached**2], axis=1)
+    work = np.stack([rows["reported"][:, place], rows["dispatched"][:, place], own])
+    reported_s, dispatched_s, own_s = _work_s(rows, work[:, :, 0], work[:, :, 1])
+    return Prefills(np.maximum(0.0, reported_s - age_s) + dispatched_s, own_s)
 
 
 def _work_s(rows: Rows, tokens: Floats, squares: Floats) -> Floats:
-    """Seconds of prefill passes over so much work, in batches of the instance's budget."""
+    """Seconds `[…, p]` of prefill passes over so much work, in batches of the instance's budget."""
     cost = costs(rows)
     batches = np.ceil(tokens / rows["batch_tokens"])
     # One batch costs its base; so does each further one.

@@ -16,7 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pdserve.cluster.instance import Role
+from pdserve.kv.layout import KvLayout
 from services.router.knowledge import Knowledge
+from services.router.placement.columns import layouts_in
 from services.router.placement.eligible import (
     able_decodes,
     able_prefills,
@@ -171,20 +173,18 @@ def _shortlist(ttft_s: NDArray[np.float64], cached: NDArray[np.float64]) -> NDAr
 
 def _compatible(prefill: Side, decode: Side) -> NDArray[np.bool_]:
     """Which pairs have layouts that agree `[p, d]`; there are few layouts, and many pairs."""
-    sources = {int(row["layout"]): each.layout for each, row in _first_rows(prefill)}
-    targets = {int(row["layout"]): each.layout for each, row in _first_rows(decode)}
     usable = np.zeros((len(prefill.candidates), len(decode.candidates)), dtype=bool)
-    for p, source in sources.items():
-        for d, target in targets.items():
+    for source, p in _by_layout(prefill):
+        for target, d in _by_layout(decode):
             if not mismatch(source, target):
-                usable |= np.outer(prefill.rows["layout"] == p, decode.rows["layout"] == d)
+                usable |= p[:, None] & d
     return usable
 
 
-def _first_rows(side: Side) -> list[tuple[Candidate, np.void]]:
-    """One candidate of each layout, with its row."""
-    _, firsts = np.unique(side.rows["layout"], return_index=True)
-    return [(side.candidates[each], side.rows[each]) for each in firsts]
+def _by_layout(side: Side) -> list[tuple[KvLayout, NDArray[np.bool_]]]:
+    """Each layout with who has it."""
+    holders = [side.rows["layout"] == number for number in layouts_in(side.rows)]
+    return [(side.candidates[int(who.argmax())].layout, who) for who in holders]
 
 
 def _local_is_better(local: Local, pairs: Pairs, best: Pair) -> str:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from pdserve.cluster.instance import Role
 from services.router.knowledge import Knowledge
-from services.router.placement.columns import Columns, Rows
+from services.router.placement.columns import Columns, Rows, layouts_in
 from services.router.placer import PlacementRequest
 from services.router.view import Candidate
 
@@ -47,8 +47,9 @@ class Sides:
 
         Only instances that have joined the knowledge may be among them.
         """
-        fresh = [each for each in candidates if each.incarnation not in request.exclusions]
-        candidates = fresh or candidates
+        if request.exclusions:
+            fresh = [each for each in candidates if each.incarnation not in request.exclusions]
+            candidates = fresh or candidates
         rows, slots = self._columns[role].rows(candidates)
         return Side(candidates, rows, slots, self._cached(role, request, rows, slots))
 
@@ -57,8 +58,8 @@ class Sides:
     ) -> NDArray[np.float64]:
         cached = np.zeros(len(rows))
         layouts = self._columns[role].layouts()
-        for number in np.unique(rows["layout"]):
-            layout = layouts[int(number)]
+        for number in layouts_in(rows):
+            layout = layouts[number]
             blocks = self._prefixes[role].leading_blocks(request.block_names(layout))
             if blocks:
                 by_slot = np.zeros(max(blocks.keys() | {int(slots.max())}) + 1)

@@ -1,5 +1,7 @@
 """Small dense numbers for instances, so that what is known of them fits into arrays."""
 
+from collections.abc import Sequence
+
 
 class Slots:
     """Gives each incarnation the lowest number that no other has."""
@@ -17,6 +19,10 @@ class Slots:
 
     def __getitem__(self, incarnation: str) -> int:
         return self._slots[incarnation]
+
+    def of(self, incarnations: Sequence[str]) -> Sequence[int]:
+        """The number of each."""
+        return list(map(self._slots.__getitem__, incarnations))
 
     @property
     def bound(self) -> int:

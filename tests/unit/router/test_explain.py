@@ -165,6 +165,7 @@ async def test_http_tells_the_same() -> None:
 def as_json(explained: Explanation) -> dict:
     document = asdict(explained)
     document["attempts"] = list(document["attempts"])
+    document["weighed"] = list(document["weighed"])
     for attempt in document["attempts"]:
         attempt["candidates"] = list(attempt["candidates"])
     return document
