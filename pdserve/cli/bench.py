@@ -2,7 +2,6 @@
 
 import argparse
 import asyncio
-import math
 import secrets
 import signal
 from collections.abc import Iterator, Sequence
@@ -14,33 +13,24 @@ from pdserve.bench.comparison import check_rounds
 from pdserve.bench.descriptors import most_connections
 from pdserve.bench.experiment import run_comparison, run_rates, run_sweep
 from pdserve.bench.json_lines import write_json_lines
-from pdserve.bench.knee import Sweep
-from pdserve.bench.load import Amount, DrawnLoad, Load, TraceLoad
+from pdserve.bench.load import Load
 from pdserve.bench.open_loop import Bounds
 from pdserve.bench.results import Results
 from pdserve.bench.session import Prepared, Session
 from pdserve.bench.target import Facts, Target
+from pdserve.cli.bench_load import add_load_flags, is_conversing, load_load, load_sweep
 from pdserve.cli.bench_progress import BenchProgress
 from pdserve.cli.bench_targets import COMPARE_API_KEY, add_target_flags, load_targets
 from pdserve.cli.bench_view import bench_view
 from pdserve.cli.client import API_KEY, add_timeout_flag
 from pdserve.cli.slo_flags import add_slo_flags, load_slo
 from pdserve.cli.terminal import output_console
-from pdserve.cli.workload_flags import (
-    WORKLOAD_EXAMPLES,
-    add_workload_flags,
-    load_workload,
-)
+from pdserve.cli.workload_flags import WORKLOAD_EXAMPLES
 from pdserve.errors import ConfigError, UnauthenticatedError
 from pdserve.planner.slo import Slo
-from pdserve.workload.spec_text import parse_arrivals
-from pdserve.workload.workload import Workload
 
 _INTERRUPTED = 130
-_DEFAULT_DURATION_S = 60.0
 _MOST_IN_FLIGHT = 4096
-# Small enough that prompts share what they have in common, and not only long parts of it.
-_BLOCK_TOKENS = 16
 _EXAMPLES = f"""\
 examples:
   pdserve bench --url http://127.0.0.1:8000/v1 --prompt 512 --output 64 --rate 2 \\
@@ -65,40 +55,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.epilog = _EXAMPLES
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     add_target_flags(parser)
-    group = parser.add_argument_group("rates")
-    group.add_argument(
-        "--sweep",
-        type=_sweep_range,
-        metavar="LOW..HIGH",
-        help="double the rate from LOW, then bisect, for the highest one that meets --attainment",
-    )
-    group.add_argument(
-        "--tolerance",
-        type=float,
-        default=0.1,
-        metavar="SHARE",
-        help="how exactly --sweep looks (default: %(default)g)",
-    )
-    group.add_argument(
-        "--duration",
-        type=float,
-        metavar="S",
-        help="how long requests are sent at each rate (default: the whole trace; "
-        f"{_DEFAULT_DURATION_S:g} where they are drawn and there are no --requests)",
-    )
-    group.add_argument(
-        "--rounds",
-        type=int,
-        default=4,
-        metavar="N",
-        help="times that --compare goes to both at each rate (default: %(default)s)",
-    )
-    add_workload_flags(
-        parser,
-        rate=_rates,
-        rate_help="mean requests per second, or several with commas, one after the other "
-        "(default: the trace's; 1 or what --arrivals says)",
-    )
+    add_load_flags(parser)
     add_slo_flags(parser)
     add_timeout_flag(parser)
     group = parser.add_argument_group("generator")
@@ -133,10 +90,10 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Sends, measures and prints; 0 unless no request at all was answered (1), or Ctrl-C (130)."""
     slo = load_slo(arguments)
-    load = _load(arguments)
+    load = load_load(arguments)
     _check(arguments)
     seed = _prompt_seed(arguments)
-    targets = load_targets(arguments, slo, conversing=_conversing(load))
+    targets = load_targets(arguments, slo, conversing=is_conversing(load))
     with BenchProgress(slo, quiet=arguments.quiet) as progress:
         results, stopped = asyncio.run(_bench(arguments, targets, load, slo, seed, progress))
     output_console().print(bench_view(results))
@@ -186,7 +143,7 @@ async def _measured(
 ) -> Results:
     rates = arguments.rate or (load.rate,)
     if arguments.sweep is not None:
-        return await run_sweep(session, prepared[0], _sweep(arguments), slo)
+        return await run_sweep(session, prepared[0], load_sweep(arguments), slo)
     if len(prepared) > 1:
         pair = (prepared[0], prepared[1])
         return await run_comparison(session, pair, rates, arguments.rounds, slo)
@@ -212,42 +169,6 @@ def _stopped_by_signals(stop: asyncio.Event) -> Iterator[None]:
             loop.remove_signal_handler(each)
 
 
-def _load(arguments: argparse.Namespace) -> Load:
-    """The workload that the flags name, at any rate; `ConfigError` names the flag."""
-    amount = Amount(arguments.requests, arguments.duration)
-    if arguments.trace is not None:
-        trace = load_workload(_with(arguments, rate=None))
-        return TraceLoad(trace, amount)
-    arrivals = parse_arrivals(arguments.arrivals or "poisson", "--arrivals")
-    if arguments.requests is None and arguments.duration is None:
-        amount = Amount(duration_s=_DEFAULT_DURATION_S)
-
-    def draw(requests: int, rate: float, number: int) -> Workload:
-        seed = (arguments.seed or 0) + number
-        return load_workload(_with(arguments, requests=requests, rate=rate, seed=seed))
-
-    draw(1, arrivals.default_rate, 0)  # what is wrong is said now, and not after minutes
-    return DrawnLoad(draw, arrivals.default_rate, amount)
-
-
-def _conversing(load: Load) -> bool:
-    return load.at(load.rate, 0).conversation is not None
-
-
-def _with(arguments: argparse.Namespace, **changes: object) -> argparse.Namespace:
-    """The flags with some others; conversations have fine blocks unless they say how fine."""
-    changed = argparse.Namespace(**vars(arguments) | changes)
-    if changed.conversations is not None and "block=" not in changed.conversations:
-        given = f"{changed.conversations}," if changed.conversations else ""
-        changed.conversations = f"{given}block={_BLOCK_TOKENS}"
-    return changed
-
-
-def _sweep(arguments: argparse.Namespace) -> Sweep:
-    low, high = arguments.sweep
-    return Sweep(low, high, arguments.tolerance)
-
-
 def _bounds(arguments: argparse.Namespace) -> Bounds:
     in_flight = min(arguments.max_in_flight, most_connections())
     return Bounds(arguments.timeout_s, in_flight)
@@ -262,7 +183,7 @@ def _prompt_seed(arguments: argparse.Namespace) -> int:
 def _check(arguments: argparse.Namespace) -> None:
     """Raises `ConfigError` for flags that do not go together, or out of range."""
     if arguments.sweep is not None:
-        _sweep(arguments)
+        load_sweep(arguments)
         for other in ("rate", "compare"):
             if getattr(arguments, other) is not None:
                 raise ConfigError(f"--sweep does not go with --{other}", field="sweep")
@@ -299,23 +220,3 @@ def _plain(value: object) -> object:
     if isinstance(value, tuple):
         return list(value)
     return value if isinstance(value, str | int | float | bool) else str(value)
-
-
-def _rates(text: str) -> tuple[float, ...]:
-    try:
-        rates = tuple(float(piece) for piece in text.split(","))
-    except ValueError:
-        rates = ()
-    if not rates or not all(0 < rate < math.inf for rate in rates):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a rate above 0, or several with commas")
-    return rates
-
-
-def _sweep_range(text: str) -> tuple[float, float]:
-    low, dots, high = text.partition("..")
-    try:
-        if dots:
-            return float(low), float(high)
-    except ValueError:
-        pass
-    raise argparse.ArgumentTypeError(f"{text!r} is not LOW..HIGH, such as 0.5..32")
