@@ -16,6 +16,7 @@ from tests.doubles.kube.ownership import Manager, credited
 from tests.doubles.kube.paging import Pages
 from tests.doubles.kube.patching import json_patch, merge_patch, strategic_merge_patch
 from tests.doubles.kube.paths import Target
+from tests.doubles.kube.resources import EXTENSIONS
 from tests.doubles.kube.scaling import scale_of, scaled
 from tests.doubles.kube.schemas import check_fields
 from tests.doubles.kube.selectors import Predicate, field_predicate, label_predicate
@@ -24,18 +25,28 @@ from tests.doubles.kube.watching import OpenWatches, Watch, WatchEvent
 
 Shape = Callable[[Manifest], Manifest]
 
+STRATEGIC = "application/strategic-merge-patch+json"
 PATCHES: dict[str, Callable[[Any, Any], Any]] = {
     "application/json-patch+json": json_patch,
     "application/merge-patch+json": merge_patch,
-    "application/strategic-merge-patch+json": strategic_merge_patch,
+    # Not for extensions, of whose lists the API knows nothing.
+    STRATEGIC: strategic_merge_patch,
 }
 # The longest watch of a client that sets no time of its own.
-WATCH_TIMEOUT_S = 1800.0
+WATCH_TIMEOUT_S = 1800
 
 
 def flag(query: Mapping[str, str], name: str) -> bool:
     """A parameter that is on or off."""
     return query.get(name, "false").lower() in ("true", "1")
+
+
+def number(query: Mapping[str, str], name: str) -> int:
+    """A parameter that counts; 0 where there is none. Raises ApiError for anything else."""
+    stated = query.get(name) or "0"
+    if not (stated.isascii() and stated.isdecimal()):
+        raise bad_request(f"{name}: {stated!r} is no number")
+    return int(stated)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +77,7 @@ class Api:
 
     def list(self, target: Target, query: Mapping[str, str]) -> Manifest:
         """The collection, or the part of it that the client asks for."""
-        limit = int(query.get("limit") or 0)
+        limit = number(query, "limit")
         if token := query.get("continue"):
             page = self.pages.next(token, limit)
         else:
@@ -99,7 +110,7 @@ class Api:
             bookmarks=flag(query, "allowWatchBookmarks"),
             bookmark_interval_s=self._interval_s,
         )
-        asked = int(query.get("resourceVersion") or 0)
+        asked = number(query, "resourceVersion")
         initial: list[WatchEvent] = []
         if flag(query, "sendInitialEvents"):
             asked, initial = 0, [*watch.present(), watch.end_of_present()]
@@ -109,7 +120,7 @@ class Api:
         if self._faults.gone_as_status:
             self._store.history(target.resource).check(version)
         response = web.StreamResponse(headers={"Content-Type": "application/json"})
-        timeout_s = float(query.get("timeoutSeconds") or WATCH_TIMEOUT_S)
+        timeout_s = number(query, "timeoutSeconds") or WATCH_TIMEOUT_S
         # A client that went away has nothing to be told.
         with suppress(ConnectionError):
             await response.prepare(request)
@@ -150,7 +161,8 @@ class Api:
     def patch(self, target: Target, kind: str, patch: Any, write: Write) -> Manifest:
         """Changes the object by a patch of that content type."""
         old = self.get(target)
-        if kind not in PATCHES:
+        unmerged = kind == STRATEGIC and target.resource in EXTENSIONS
+        if kind not in PATCHES or unmerged:
             raise ApiError(415, "UnsupportedMediaType", f"no patch of type {kind}")
         return self.update(target, PATCHES[kind](old, patch), write)
 
@@ -171,13 +183,10 @@ class Api:
         """Removes the object; a pod that runs on a node only begins to terminate."""
         found = self.get(target)
         self._check_preconditions(target, found, options.get("preconditions") or {})
-        grace = query.get("gracePeriodSeconds", options.get("gracePeriodSeconds"))
-        return self._store.delete(
-            target.resource,
-            target.name,
-            target.namespace,
-            grace_s=grace_of(found, None if grace is None else int(grace)),
-        )
+        if query.get("dryRun") or options.get("dryRun"):
+            return found
+        grace_s = grace_of(found, query, options)
+        return self._store.delete(target.resource, target.name, target.namespace, grace_s=grace_s)
 
     def delete_collection(
         self, target: Target, query: Mapping[str, str], options: Manifest
@@ -247,12 +256,15 @@ def selection(target: Target, query: Mapping[str, str]) -> Predicate:
     return selected
 
 
-def grace_of(manifest: Manifest, asked: int | None) -> int:
+def grace_of(manifest: Manifest, query: Mapping[str, str], options: Manifest) -> int:
     """Seconds that the object has to end; only pods on a node need any."""
     spec = manifest.get("spec") or {}
     if manifest["kind"] != "Pod" or not spec.get("nodeName"):
         return 0
-    return int(spec.get("terminationGracePeriodSeconds", 30)) if asked is None else asked
+    if "gracePeriodSeconds" in query:
+        return number(query, "gracePeriodSeconds")
+    default = spec.get("terminationGracePeriodSeconds", 30)
+    return int(options.get("gracePeriodSeconds", default))
 
 
 def encoded(event: WatchEvent, shape: Shape) -> bytes:

@@ -4,10 +4,11 @@ Objects that the store gave out are never changed by it, and callers must not ch
 To be used in the server's event loop only.
 """
 
+import asyncio
 import copy
 import itertools
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -141,6 +142,14 @@ class Store:
             for inner, key in list(self._inside(name)):
                 self._remove(inner, self._objects[inner][key])
         return self._remove(resource, old)
+
+    async def until(self, kind: str | Resource, holds: Callable[[], bool]) -> None:
+        """Returns once that holds; it is looked at after each change of the kind."""
+        woken = asyncio.Event()
+        with self.history(kind).reader(self.version, woken):
+            while not holds():
+                woken.clear()
+                await woken.wait()
 
     def _terminate(self, resource: Resource, old: Manifest, grace_s: int) -> Manifest:
         if old["metadata"].get("deletionGracePeriodSeconds", grace_s + 1) <= grace_s:

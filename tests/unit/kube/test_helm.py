@@ -112,6 +112,10 @@ def chart(tmp_path: Path) -> str:
     return str(folder)
 
 
+def add_template(chart: str, name: str, text: str) -> None:
+    Path(chart, "templates", name).write_text(text)
+
+
 def environment(server: KubeServer) -> list[str]:
     deployment = server.store.get("Deployment", "one")
     return [
@@ -164,6 +168,26 @@ async def test_a_release_goes_into_a_namespace_that_it_makes(server, helm, chart
     assert "one" in await helm("list", "--all-namespaces", "--short")
 
 
+TEST = """
+apiVersion: v1
+kind: Pod
+metadata: {name: test, annotations: {helm.sh/hook: test}}
+spec: {restartPolicy: Never, containers: [{name: main, image: none}]}
+"""
+
+
+@pytest.mark.parametrize("phase", ["Succeeded", "Failed"])
+async def test_a_test_ends_as_its_pod_does(server, helm, chart, phase):
+    add_template(chart, "test.yaml", TEST)
+    await helm("install", "one", chart)
+    command = helm("test", "one") if phase == "Succeeded" else helm.fail("test", "one")
+    running = asyncio.create_task(command)
+    await server.store.until("Pod", lambda: server.store.has("Pod", "test"))
+    # What the kubelet would do.
+    server.store.update("Pod", {**server.store.get("Pod", "test"), "status": {"phase": phase}})
+    assert phase.lower() in (await running).lower()
+
+
 async def test_a_manifest_of_a_wrong_type_is_refused(server, helm, chart):
     complaint = await helm.fail("install", "one", chart, "--set", "replicas=many")
     assert "spec.replicas: 'many' is not of type" in complaint
@@ -172,10 +196,6 @@ async def test_a_manifest_of_a_wrong_type_is_refused(server, helm, chart):
 async def test_a_release_does_not_take_over_what_is_there(server, helm, chart):
     server.store.create("ServiceAccount", {"metadata": {"name": "one"}})
     assert "invalid ownership metadata" in await helm.fail("install", "one", chart)
-
-
-def add_template(chart: str, name: str, text: str) -> None:
-    Path(chart, "templates", name).write_text(text)
 
 
 async def test_capabilities_are_those_of_the_cluster(server, helm, chart):

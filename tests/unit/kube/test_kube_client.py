@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
+import aiohttp
 import pytest
 from kubernetes import client, watch
 from kubernetes.client.exceptions import ApiException
@@ -110,6 +111,18 @@ async def test_a_selector_that_cannot_be_read_is_refused(core):
     with pytest.raises(ApiException, match="unable to parse requirement") as refused:
         await asyncio.to_thread(core.list_pod_for_all_namespaces, label_selector="a=(b")
     assert refused.value.status == 400
+
+
+@pytest.mark.parametrize(
+    "query", ["limit=x", "watch=1&resourceVersion=-1", "watch=1&timeoutSeconds=1e3"]
+)
+async def test_a_number_that_is_none_is_refused(server, query):
+    async with (
+        aiohttp.ClientSession() as session,
+        session.get(f"{server.url}/api/v1/pods?{query}") as response,
+    ):
+        assert response.status == 400
+        assert "is no number" in (await response.json())["message"]
 
 
 async def test_fields_select(server, core):
