@@ -10,7 +10,7 @@ import sys
 import tarfile
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,19 +68,19 @@ def folder() -> Path:
     return Path(base).expanduser() / "pdserve" / "kube-tools"
 
 
-def fetch() -> dict[str, Path]:
+def fetch(tools: Sequence[Tool] = TOOLS) -> dict[str, Path]:
     """The path of each tool by name, fetched where it is missing.
 
     The digest is in the name of the file, and a file appears only when it is whole and right, so
     that one that is there needs no check. Raises FetchError or WrongContentError.
     """
     target = folder()
-    paths = {tool.name: target / tool.sha256[:16] / tool.name for tool in TOOLS}
+    paths = {tool.name: target / tool.sha256[:16] / tool.name for tool in tools}
     if all(path.exists() for path in paths.values()):
         return paths
     target.mkdir(parents=True, exist_ok=True)
     with _locked(target / "lock"):
-        missing = [tool for tool in TOOLS if not paths[tool.name].exists()]
+        missing = [tool for tool in tools if not paths[tool.name].exists()]
         for package in dict.fromkeys(tool.package for tool in missing):
             with _layer(package) as layer:
                 for tool in missing:
