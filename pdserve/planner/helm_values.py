@@ -1,5 +1,7 @@
 """A plan as values of the Helm chart; docs/plan-file.md describes the keys."""
 
+import math
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -79,9 +81,21 @@ def _pool(name: str, alike: Sequence[InstancePlan], *, grouped: bool) -> dict[st
         "replicas": len(alike),
         "tensorParallelism": one.tp,
         "pipelineParallelism": one.pp,
-        "gpu": {"product": product(one.gpu), "count": one.gpus},
+        "gpu": _gpu(alike),
         "config": config,
         # In the plan's order, each node once.
         "placement": {"nodes": list(dict.fromkeys(node for each in alike for node in each.nodes))},
     }
     return pool | ({"group": one.group} if grouped else {})
+
+
+def _gpu(alike: Sequence[InstancePlan]) -> dict[str, Any]:
+    """The GPUs of an instance; how many a pod has where one instance lies on several nodes.
+
+    All pods of an instance are alike, so that a node may have more than one of them.
+    """
+    one = alike[0]
+    stages = (count for each in alike for count in Counter(each.nodes).values())
+    pod = one.tp * math.gcd(*stages)
+    gpu = {"product": product(one.gpu), "count": one.gpus}
+    return gpu | ({"perNode": pod} if pod < one.gpus else {})

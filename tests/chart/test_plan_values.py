@@ -1,5 +1,6 @@
 """What `pdserve plan` writes installs as it is."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,18 @@ def test_colocated_plans_have_decode_instances_only(tmp_path: Path) -> None:
     assert set(deployments) == {"rel-pdserve-decode-0", "rel-pdserve-router"}
     router = deployments["rel-pdserve-router"]["spec"]["template"]
     assert options(router)["colocated"] == "true"
+
+
+def test_an_instance_whose_stages_are_on_several_nodes_is_a_group_of_pods(tmp_path: Path) -> None:
+    stages = (Stage("a", (0, 1)), Stage("b", (0, 1)))
+    spread = replace(instance("p", "prefill", "a", 0, 1, max_batch_tokens=1), pp=2, stages=stages)
+    decode = instance("d", "decode", "b", 2, max_batch_tokens=1)
+    values = values_of(tmp_path, "apart", spread, decode) | {"allowUnsupported": True}
+    [group] = of_kind(render(values), "LeaderWorkerSet").values()
+    assert group["spec"]["leaderWorkerTemplate"]["size"] == 2
+    pod = group["spec"]["leaderWorkerTemplate"]["workerTemplate"]
+    assert container(pod)["resources"]["limits"]["nvidia.com/gpu"] == 2
+    assert pod["metadata"]["annotations"]["pdserve.io/parallelism"] == "tp=2 pp=2"
 
 
 def test_an_instance_of_many_gpus_is_rendered_when_asked_for(tmp_path: Path) -> None:

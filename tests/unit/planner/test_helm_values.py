@@ -41,9 +41,15 @@ def test_instances_that_are_alike_are_one_pool() -> None:
     }
     assert (second["name"], second["replicas"]) == ("prefill-1", 1)
     [pool] = values["decode"]["pools"]
-    assert pool["gpu"] == {"product": "NVIDIA-L40S", "count": 2}
+    assert pool["gpu"] == {"product": "NVIDIA-L40S", "count": 2, "perNode": 1}
     assert (pool["tensorParallelism"], pool["pipelineParallelism"]) == (1, 2)
     assert pool["placement"] == {"nodes": ["c", "d"]}
+
+
+def test_an_instance_on_several_nodes_is_made_of_pods_that_are_alike() -> None:
+    stages = (("a", (0, 1)), ("a", (2, 3)), ("b", (0, 1)))
+    gpu = to_values(plan("colocated-whole", instance("x", "both", *stages)))["decode"]["pools"][0]
+    assert gpu["gpu"] == {"product": "NVIDIA-H100-80GB-HBM3", "count": 6, "perNode": 2}
 
 
 def test_a_pool_of_paired_instances_is_of_one_group() -> None:
