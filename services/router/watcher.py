@@ -17,7 +17,6 @@ from pdserve.rpc.handshake import handshake_failure
 from pdserve.rpc.renewed_channel import RenewedChannel
 from pdserve.rpc.tls_identity import TlsIdentity
 from pdserve.rpc.v1 import decode_pb2_grpc, prefill_pb2_grpc, router_pb2, types_pb2
-from pdserve.tasks import task_group
 from services.router.instance import Instance
 from services.router.knowledge import Knowledge
 from services.router.model import ServedModel
@@ -137,17 +136,18 @@ class Watcher:
         """Returns at the end of a stream; raises `TimeoutError` at the end of the patience."""
         call = self._open(channel)
         self._opened_at = time.monotonic()
-        async with task_group() as group:
-            silence = group.create_task(self._until_silent())
+        # No group of tasks: one that ends with an error forgets that it was cancelled meanwhile.
+        async with asyncio.timeout(None) as silence:
+            listening = asyncio.create_task(self._end_at(silence))
             try:
                 async for report in call:
                     self._observe(channel, report)
             finally:
+                listening.cancel()
                 call.cancel()
-                silence.cancel()
 
-    async def _until_silent(self) -> None:
-        """Raises `TimeoutError` when no report has come for too long.
+    async def _end_at(self, silence: asyncio.Timeout) -> None:
+        """Lets the timeout end when no report has come for too long.
 
         How long that is changes with the requests on the instance, so it looks again and again.
         While this process itself stands still nobody is silent: a router that was stopped for a
@@ -157,7 +157,7 @@ class Watcher:
             wakes_at = time.monotonic() + min(left_s, self._patience.interval_s)
             await asyncio.sleep(wakes_at - time.monotonic())
             self._stood_still_s += max(0.0, time.monotonic() - wakes_at)
-        raise TimeoutError
+        silence.reschedule(0)
 
     def _open(
         self, channel: aio.Channel

@@ -3,12 +3,15 @@
 import asyncio
 
 import pytest
-from router_bench import bench
+from router_bench import bench, tiny_model
 from router_fakes import ANSWER, Script, hang
 
-from pdserve.cluster.instance import Role
+from pdserve.cluster.instance import InstanceAddress, Role
+from pdserve.config import RouterConfig
+from pdserve.errors import IncompatibleLayoutError
 from pdserve.rpc.v1 import types_pb2
 from services.router import watcher
+from services.router.knowledge import Knowledge
 
 
 @pytest.mark.parametrize("step", ["queued", "kv_ready", 12])
@@ -151,3 +154,31 @@ async def test_requests_in_flight_count_until_a_report_covers_them() -> None:
         assert [fake.running for fake in it.decode] == [4, 4]
         for call in calls:
             call.cancel()
+
+
+async def test_a_watcher_ends_at_whatever_step_it_is_cancelled(monkeypatch) -> None:
+    """Where nobody listens it is busy with errors all the time."""
+
+    class Refused:
+        def cancel(self) -> None:
+            pass
+
+        async def __aiter__(self):
+            await asyncio.sleep(0)
+            raise IncompatibleLayoutError("of the wrong kind")
+            yield
+
+    monkeypatch.setattr(watcher.Watcher, "_open", lambda *_: Refused())
+    monkeypatch.setattr(watcher, "_RECONNECT_PAUSE_S", 0)
+    address = InstanceAddress(Role.DECODE, "127.0.0.1:1", "nobody")
+    config = RouterConfig()
+    for steps in range(30):
+        it = watcher.Watcher(
+            address, config, tiny_model(), Knowledge(config), None, on_change=lambda: None
+        )
+        task = asyncio.create_task(it.run())
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait([task], timeout=5)
+        assert task.cancelled(), steps
