@@ -12,6 +12,7 @@ from grpc import aio
 
 from pdserve.cluster.instance import InstanceAddress, Role
 from pdserve.kv.wire import layout_from_proto
+from pdserve.latency.cost import InstanceCost
 from pdserve.rpc.v1 import decode_pb2_grpc, prefill_pb2_grpc, types_pb2
 from services.router.knowledge import Knowledge
 from services.router.placer import PRIORITIES, Objectives
@@ -75,6 +76,7 @@ class Instance:
         self._lost = asyncio.Event()
         self._loss = ""
         self._candidate: Candidate | None = None
+        self._cost: InstanceCost | None = None
         knowledge.join(address, self.incarnation)
         self.update(report)
 
@@ -94,6 +96,9 @@ class Instance:
             if dispatch.sent_at is None or dispatch.sent_at > covered
         }
         self.knowledge.cached(self.role, self.incarnation, report.cache)
+        cost = self.knowledge.cost(self.role, report)
+        if cost != self._cost:  # one object as long as it is the same: placers compare those
+            self._cost = cost
         self._candidate = None
 
     @contextmanager
@@ -176,7 +181,7 @@ class Instance:
             load=load,
             reported_at=self._reported_at,
             limits=self._limits,
-            cost=self.knowledge.cost(self.role, report),
+            cost=self._cost,
         )
 
 

@@ -63,6 +63,8 @@ _FIELDS: Sequence[tuple[str, int | tuple[int, int]]] = (
 )
 _ROW = np.dtype([(name, "f8", shape) if shape != 1 else (name, "f8") for name, shape in _FIELDS])
 _WIDTH = _ROW.itemsize // 8
+# The numbers before this column are the load, those from it on what the instance is.
+_LOAD_WIDTH = _ROW.fields["batch_tokens"][1] // 8 if _ROW.fields else 0
 
 
 class Columns:
@@ -100,11 +102,13 @@ class Columns:
         self._numbers = larger.view("f8").reshape(-1, _WIDTH)
 
     def _write(self, slot: int, candidate: Candidate) -> None:
+        before, load = self._written[slot], candidate.load
         if candidate.cost is not None:
             self._typical = candidate.cost
-        cost = candidate.cost or self._typical
-        load, limits, layout = candidate.load, candidate.limits, candidate.layout
-        self._numbers[slot] = (
+        # Most of what comes is another load of the same instance.
+        if before is None or candidate.cost is None or not _same_nature(before, candidate):
+            self._write_nature(slot, candidate, candidate.cost or self._typical)
+        self._numbers[slot, :_LOAD_WIDTH] = (
             candidate.reported_at,
             *_down_to_each(load.reported),
             *_down_to_each(load.dispatched),
@@ -113,6 +117,12 @@ class Columns:
             load.waiting_tokens,
             min(load.free_tokens, _UNBOUNDED),
             load.tpot_limit_s or _UNBOUNDED,
+        )
+        self._written[slot] = candidate
+
+    def _write_nature(self, slot: int, candidate: Candidate, cost: InstanceCost) -> None:
+        limits, layout = candidate.limits, candidate.layout
+        self._numbers[slot, _LOAD_WIDTH:] = (
             limits.batch_tokens or BATCH_TOKENS,
             limits.batch_seqs or _UNBOUNDED,
             limits.layer_groups or 1,
@@ -128,7 +138,11 @@ class Columns:
             cost.prefill_stage_s,
             *(cost.dispatch.base_s, cost.dispatch.per_token_s),
         )
-        self._written[slot] = candidate
+
+
+def _same_nature(one: Candidate, other: Candidate) -> bool:
+    """Whether two candidates differ in their load alone."""
+    return one.cost is other.cost and one.limits is other.limits and one.layout is other.layout
 
 
 def _down_to_each(works: Works) -> tuple[float, ...]:

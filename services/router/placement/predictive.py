@@ -39,7 +39,7 @@ OpenPairs = Callable[[], Set[tuple[str, str]]]
 
 # Prefill instances that are weighed against every decode instance: the soonest, and of those that
 # have most of the prompt cached.
-_SOONEST = 16
+_SOONEST = 12
 _BEST_CACHED = 4
 _MIN_RETRY_S = 0.1
 
