@@ -119,10 +119,12 @@ def secret(folder: Path) -> None:
 
 
 @pytest.mark.model
-@pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls-colocated"])
 async def test_every_container_starts_serves_and_ends(tls: bool, tmp_path: Path) -> None:
     values = {**example("cpu")}
-    if tls:
+    if tls:  # and one process less to start
+        values["prefill"] = {"pools": []}
+        values["router"] = {**values["router"], "config": {"colocated": True}}
         values["tls"] = {"links": {"secret": "links", "serverName": SERVER_NAME}}
         secret(tmp_path / "link-tls")
     pods = pod_templates(render(values))
