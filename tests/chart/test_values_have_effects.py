@@ -86,6 +86,8 @@ COUPLED = {
     "decode.pools.0.pipelineParallelism",
 }
 
+PREFILL_POOLS = ("prefill", "pools")
+
 
 def leaves(schema: dict[str, Any], path: Path = ()) -> Iterator[tuple[Path, dict[str, Any]]]:
     """Every value that can be set, with its schema; a pool is the first one of its phase."""
@@ -96,10 +98,10 @@ def leaves(schema: dict[str, Any], path: Path = ()) -> Iterator[tuple[Path, dict
     elif "properties" in found:
         for key, each in found["properties"].items():
             inner = leaves(each, (*path, key))
-            # What pools share with `instances` is gone through there, and all options in one pool.
-            if name == "instance" and path != ("instances",):
+            # What a pool can have is gone through in one place, and all options in another.
+            if name in ("instance", "pool") and path[:2] not in (("instances",), PREFILL_POOLS):
                 yield next(inner)
-            elif name != "instanceOptions" or path[0] == "prefill" or key == "log_level":
+            elif name != "instanceOptions" or path[:2] == PREFILL_POOLS or key == "log_level":
                 yield from inner
     elif found.get("items", {}).get("$ref") == "#/definitions/pool":
         yield from leaves(found["items"], (*path, 0))
