@@ -22,13 +22,14 @@ from benchmarks.client import random_prompt
 from benchmarks.report import console, print_table
 from benchmarks.soak_harm import Harm
 from benchmarks.soak_load import Account, Question, SoakLoad
-from benchmarks.soak_samples import LIMITS, Sampler, Series, left_behind, report, risen
+from benchmarks.soak_samples import LIMITS, Sampler, Series, risen
 from pdserve.cli.local_cluster import ROUTER, ClusterSpec, LocalCluster
 from pdserve.config import InstanceConfig, RouterConfig
 from pdserve.rpc.channel import open_channel
 from pdserve.rpc.v1 import router_pb2, router_pb2_grpc, types_pb2
 from tests.doubles.context_engine import continuation
 from tests.doubles.shaped_instance import Shape, shaped_command
+from tests.integration.harness import left_behind, report
 
 SHARE_OF_CAPACITY = 0.8
 PROMPT_TOKENS, NEW_TOKENS = (32, 128), (8, 24)
@@ -226,10 +227,10 @@ async def _left_when_idle(cluster: LocalCluster) -> dict[str, dict[str, int]]:
 
 
 async def _held(cluster: LocalCluster) -> dict[str, dict[str, int]]:
-    held = {}
-    for role, name in cluster.spec.names():
-        async with open_channel(cluster.addresses[name]) as channel:
-            held[name] = left_behind(await report(channel, role))
+    held = {
+        name: left_behind(await report(cluster.addresses[name], role))
+        for role, name in cluster.spec.names()
+    }
     return {name: what for name, what in held.items() if what}
 
 

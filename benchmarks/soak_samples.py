@@ -105,35 +105,13 @@ class Sampler:
         }
         if name == ROUTER:
             return sample
-        load = await report(channel, self._cluster.processes[name].role)
+        load = await _report(channel, self._cluster.processes[name].role)
         return sample | {
             "tasks": load.tasks,
             "channels": load.channels,
             "leases": load.leases,
             "quarantined": load.blocks.quarantined,
         }
-
-
-async def report(channel: aio.Channel, role: str) -> types_pb2.LoadReport:
-    """An instance's load; raises `AioRpcError` where it does not answer."""
-    stub = prefill_pb2_grpc.PrefillStub if role == "prefill" else decode_pb2_grpc.DecodeStub
-    call = stub(channel).WatchLoad(types_pb2.WatchLoadRequest(), timeout=_CALL_TIMEOUT_S)
-    try:
-        async for first in call:
-            return first
-    finally:
-        call.cancel()
-    raise RuntimeError("an instance ended its load reports")
-
-
-def left_behind(load: types_pb2.LoadReport) -> dict[str, int]:
-    """What an idle instance must not have. Cached blocks and warm channels are not among it."""
-    counts = {
-        name: getattr(load, name)
-        for name in ("waiting_requests", "running_requests", "transfers", "leases", "tasks")
-    }
-    counts |= {"active": load.blocks.active, "quarantined": load.blocks.quarantined}
-    return {name: count for name, count in counts.items() if count}
 
 
 def risen(series: dict[str, Series], since: float) -> Sequence[str]:
@@ -145,3 +123,14 @@ def risen(series: dict[str, Series], since: float) -> Sequence[str]:
         if limit.figure in each.figures
         and (trend := each.trend(limit.figure, since)).exceeds(limit)
     ]
+
+
+async def _report(channel: aio.Channel, role: str) -> types_pb2.LoadReport:
+    stub = prefill_pb2_grpc.PrefillStub if role == "prefill" else decode_pb2_grpc.DecodeStub
+    call = stub(channel).WatchLoad(types_pb2.WatchLoadRequest(), timeout=_CALL_TIMEOUT_S)
+    try:
+        async for first in call:
+            return first
+    finally:
+        call.cancel()
+    raise RuntimeError("an instance ended its load reports")

@@ -78,12 +78,16 @@ class Load:
             finally:
                 self._enough = True
 
+    async def ask(self) -> Stream:
+        """One request, read to its end."""
+        stream = self._draw()
+        self.streams.append(stream)
+        await self._follow(stream)
+        return stream
+
     async def _client(self) -> None:
         while not self._enough:
-            stream = self._draw()
-            self.streams.append(stream)
-            await self._follow(stream)
-            if stream.error is not None:
+            if (await self.ask()).error is not None:
                 return  # its router has gone
 
     def _draw(self) -> Stream:

@@ -1,4 +1,4 @@
-"""The failure contract of docs/failure-contract.md, row by row, with processes really killed.
+"""The failure contract of docs/failure-contract.md with the real model; test_matrix.py has it all.
 
 Every test sends the same requests to two prefill and two decode instances, lets a process fail at
 a moment of its own, and demands the very tokens of an undisturbed run.
@@ -31,7 +31,7 @@ from tests.integration.harness import (
 
 pytestmark = [pytest.mark.model, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(150)]
 
-REQUESTS, PROMPT_TOKENS, NEW_TOKENS = 8, 160, 40
+REQUESTS, PROMPT_TOKENS, NEW_TOKENS = 4, 120, 24
 SILENCE_S = 2.0
 # From a failure until the last request that it hit has its next token: finding out, prefilling
 # prompt and emitted tokens again beside everything else, and the noise of a shared machine.
@@ -110,31 +110,10 @@ async def under_way(fixture: Fixture) -> AsyncIterator[Progress]:
         yield progress
 
 
-async def until_busy(fixture: Fixture, name: str) -> None:
-    """Returns once the router has a request on the instance."""
-    stub = router_pb2_grpc.InferenceStub(fixture.channel)
-    async with asyncio.timeout(TIMEOUT_S):
-        while True:
-            status = await stub.GetCluster(router_pb2.GetClusterRequest(), timeout=TIMEOUT_S)
-            if any(
-                each.report.info.name == name and each.router_requests for each in status.instances
-            ):
-                return
-            await asyncio.sleep(0.01)
-
-
 async def assert_recovered(fixture: Fixture, progress: Progress, *lost: str) -> None:
     assert progress.ids == fixture.reference
     assert max(progress.longest_gap) < RECOVERY_S
     await assert_nothing_left(fixture.cluster, except_for=lost)
-
-
-async def test_prefill_dies_while_computing(fixture: Fixture) -> None:
-    async with under_way(fixture) as progress:
-        await until_busy(fixture, "prefill-0")
-        await fixture.cluster.kill("prefill-0")
-    await assert_recovered(fixture, progress, "prefill-0")
-    await fixture.cluster.restart("prefill-0")
 
 
 async def test_prefill_dies_while_its_kv_is_pulled(fixture: Fixture) -> None:
@@ -153,34 +132,15 @@ async def test_decode_dies_while_decoding(fixture: Fixture) -> None:
     await fixture.cluster.restart("decode-0")
 
 
-async def test_decode_dies_while_it_receives(fixture: Fixture) -> None:
-    async with under_way(fixture) as progress:
-        await progress.until(any)
-        await fixture.cluster.kill("decode-1")
-    await assert_recovered(fixture, progress, "decode-1")
-    await fixture.cluster.restart("decode-1")
-
-
-@pytest.mark.parametrize("name", ["prefill-0", "decode-0"])
-async def test_a_silent_peer_is_given_up(fixture: Fixture, name: str) -> None:
+async def test_a_silent_peer_is_given_up(fixture: Fixture) -> None:
     """SIGSTOP: connections stay open, nothing answers."""
     async with under_way(fixture) as progress:
         await progress.until(any)
-        fixture.cluster.signal(name, signal.SIGSTOP)
-    await assert_recovered(fixture, progress, name)
-    fixture.cluster.signal(name, signal.SIGCONT)
+        fixture.cluster.signal("decode-0", signal.SIGSTOP)
+    await assert_recovered(fixture, progress, "decode-0")
+    fixture.cluster.signal("decode-0", signal.SIGCONT)
     # Back from its silence, it ends what was given up long ago.
     await assert_nothing_left(fixture.cluster)
-
-
-async def test_a_short_silence_costs_no_request(fixture: Fixture) -> None:
-    """Longer than a segment may take, so channels fail; shorter than the router bears."""
-    async with under_way(fixture) as progress:
-        await progress.until(any)
-        fixture.cluster.signal("prefill-0", signal.SIGSTOP)
-        await asyncio.sleep(SILENCE_S * 0.9)
-        fixture.cluster.signal("prefill-0", signal.SIGCONT)
-    await assert_recovered(fixture, progress)
 
 
 async def test_drained_instance_finishes_and_gets_nothing_new(fixture: Fixture) -> None:
@@ -191,32 +151,6 @@ async def test_drained_instance_finishes_and_gets_nothing_new(fixture: Fixture) 
     assert fixture.cluster.processes["decode-1"].return_code == 0
     await assert_recovered(fixture, progress, "decode-1")
     await fixture.cluster.restart("decode-1")
-
-
-async def test_clients_that_cancel_leave_nothing(fixture: Fixture) -> None:
-    """500 cancels, each at a random moment of its request's life."""
-    rng = random.Random(11)
-    stub = router_pb2_grpc.InferenceStub(fixture.channel)
-
-    async def cancel_one() -> None:
-        call = stub.Generate(rng.choice(fixture.requests), timeout=TIMEOUT_S)
-        try:
-            async with asyncio.timeout(rng.uniform(0.0, 1.5)):
-                async for _ in call:
-                    pass
-        except TimeoutError:
-            call.cancel()
-
-    async def client() -> None:
-        for _ in range(20):
-            await cancel_one()
-
-    async with asyncio.TaskGroup() as group:
-        for _ in range(25):
-            group.create_task(client())
-    await assert_nothing_left(fixture.cluster)
-    after = await generate_all(fixture.channel, fixture.requests)
-    assert [answer.ids for answer in after] == fixture.reference
 
 
 async def test_router_dies_and_instances_free_everything(fixture: Fixture) -> None:
