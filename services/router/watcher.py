@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 # Bounds the life of one stream, so that nothing which went wrong with it can last.
 _STREAM_LIFE_S = 600.0
 _RECONNECT_PAUSE_S = 0.1
+_REASON_LIFE_S = 10.0
 _ROLES = {Role.PREFILL: types_pb2.ROLE_PREFILL, Role.DECODE: types_pb2.ROLE_DECODE}
 
 
@@ -86,7 +87,9 @@ class Watcher:
         async with RenewedChannel(self.address.address, self._tls, grace_s) as channel:
             try:
                 while True:
-                    await self._follow_one_stream(channel.current)
+                    if self._may_answer(channel.current):
+                        await self._follow_one_stream(channel.current)
+                    self._lose_if_silent()
                     await asyncio.sleep(_RECONNECT_PAUSE_S)
                     self._renew(channel)
             finally:
@@ -123,6 +126,18 @@ class Watcher:
                 self._withdraw(State.DOWN, f"it is listed as {role}, but does not serve {role}")
             elif error.code() is not grpc.StatusCode.DEADLINE_EXCEEDED:
                 self._enter(State.DOWN, self._explain(error))
+
+    def _may_answer(self, channel: aio.Channel) -> bool:
+        """Whether a call would not fail at once, for want of a connection that gRPC tries to make.
+
+        Now and then one is made all the same, since the reason may be another by now. Each that
+        fails so costs gRPC half a kilobyte for good.
+        """
+        state = channel.get_state(try_to_connect=True)
+        asked_lately = time.monotonic() - self._opened_at < _REASON_LIFE_S
+        return state is not grpc.ChannelConnectivity.TRANSIENT_FAILURE or not asked_lately
+
+    def _lose_if_silent(self) -> None:
         if self.instance and time.monotonic() >= self._silent_at():
             self._lose(f"no report for {time.monotonic() - self._reported_at:.1f} s")
 
