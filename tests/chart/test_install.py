@@ -1,6 +1,7 @@
 """The chart in a cluster: an API server over HTTP, the real Helm, and the router's discovery."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from itertools import count
 from pathlib import Path
@@ -23,12 +24,15 @@ from rendering import (
     render,
 )
 
+from pdserve.cli.main import main
 from pdserve.cluster.instance import Role
 from pdserve.cluster.source import make_discovery
 from pdserve.config import RouterConfig
+from pdserve.planner.plan_file import read_plan
 from tests.doubles.kube.access import Rule
 from tests.doubles.kube.server import KubeServer
 from tests.unit.cluster.pods import members_of
+from tests.unit.planner.kube_nodes_of import gpu_node
 
 EXTENSIONS = ("LeaderWorkerSet", "PodMonitor", "ScaledObject")
 KINDS = (
@@ -100,6 +104,52 @@ async def test_it_is_installed_upgraded_and_removed(
 
     await release.run("uninstall")
     assert release.objects() == {}
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_its_test_sends_a_request(server: KubeServer, version: int, tmp_path: Path) -> None:
+    release = Release(server, version, tmp_path)
+    await release.run("install", CHART)
+    testing = asyncio.create_task(release.run("test"))
+    name = "rel-pdserve-test"
+    await server.store.until("Pod", lambda: server.store.has("Pod", name, NAMESPACE))
+    pod = server.store.get("Pod", name, NAMESPACE)
+    assert container(pod)["args"][:2] == ["generate", "--router=rel-pdserve-router:7700"]
+    # What the kubelet would do.
+    server.store.update("Pod", {**pod, "status": {"phase": "Succeeded"}})
+    assert "Succeeded" in await testing
+
+
+async def test_a_plan_that_was_made_for_the_cluster_is_installed_in_it(
+    server: KubeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KUBECONFIG", str(server.kubeconfig(tmp_path / "admin")))
+    server.store.create("Node", gpu_node("gpu-a", "NVIDIA-A100-SXM4-80GB", 2))
+    plan = (
+        *("plan", "--from-kube", "--profile", "opt-13b-a100-80g-distserve"),
+        *("--prompt", "500", "--output", "100", "--requests", "100", "--gpus", "2"),
+        *("--ttft-ms", "2000", "--tpot-ms", "200", "--effort", "quick", "--seeds", "1"),
+    )
+    out = tmp_path / "plan"
+    assert await asyncio.to_thread(main, [*plan, "--out", str(out)]) == 0
+
+    release = Release(server, 4, tmp_path)
+    flag = "--set=allowUnsupported=true"  # for plans of instances of two GPUs
+    await release.run("install", CHART, f"--values={out / 'values.yaml'}", flag)
+    planned = read_plan(out / "plan.yaml").instances
+    deployments = [
+        each["spec"]
+        for (kind, name), each in release.objects().items()
+        if kind == "Deployment" and not name.endswith("router")
+    ]
+    assert sum(each["replicas"] for each in deployments) == len(planned)
+    for deployment in deployments:
+        pod = deployment["template"]
+        assert pod["spec"]["nodeSelector"] == {"nvidia.com/gpu.product": "NVIDIA-A100-SXM4-80GB"}
+        affinity = pod["spec"]["affinity"]["nodeAffinity"]
+        assert '"gpu-a"' in json.dumps(affinity)
+        gpus = container(pod)["resources"]["limits"]["nvidia.com/gpu"]
+        assert gpus in {each.gpus for each in planned}
 
 
 def running(manifests: list[Manifest]) -> list[Manifest]:
