@@ -29,6 +29,12 @@ def test_a_file_lists_the_instances_in_its_order(tmp_path: Path) -> None:
     )
 
 
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pdserve.followed_file._POLL_S", 0.02)
+
+
+@pytest.mark.usefixtures("quick")
 async def test_a_file_that_changes_is_read_again(tmp_path: Path) -> None:
     path = written(tmp_path, "instances: [{role: decode, address: 'a:1', name: one}]")
     async with members_of(make_discovery(str(path), "rack")) as members:
@@ -37,6 +43,7 @@ async def test_a_file_that_changes_is_read_again(tmp_path: Path) -> None:
         await members.until(lambda: members.names == ["another"])
 
 
+@pytest.mark.usefixtures("quick")
 async def test_a_file_that_is_broken_leaves_the_membership(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
