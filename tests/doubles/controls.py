@@ -21,10 +21,12 @@ class ControlServer:
         self.holds = Holds(self._tell_held)
         self.wire = Wire()
         self._client: socket.socket | None = None
-        path.unlink(missing_ok=True)
         self._listener = socket.socket(socket.AF_UNIX)
-        self._listener.bind(str(path))
+        # Whoever finds the path can connect to it.
+        unready = path.with_name(f"{path.name}.new")
+        self._listener.bind(str(unready))
         self._listener.listen()
+        unready.rename(path)
         threading.Thread(target=self._serve, name="controls", daemon=True).start()
 
     def _serve(self) -> None:
