@@ -53,6 +53,7 @@ class LiveRequest:
         self.weighed: list[types_pb2.ScoredPlacement] = []
         self.exclusions: dict[str, Exclusion] = {}
         self._blocks = BlockChain()
+        self._fingerprint = ""
         self._ref = types_pb2.RequestRef(request_id=generation.request_id)
         self._metrics = metrics
 
@@ -98,6 +99,7 @@ class LiveRequest:
             objectives=self.objectives(),
             priority=self.urgency().priority,
             block_names=self._block_names,
+            fingerprint=self._fingerprint if self.output.token_ids else "",
         )
 
     def _block_names(self, layout: KvLayout) -> Sequence[int]:
@@ -122,6 +124,8 @@ class LiveRequest:
     def begin_attempt(self, placement: Placement) -> None:
         """Opens the books for the next attempt."""
         now = time.monotonic()
+        if not self.output.token_ids:
+            self._fingerprint = placement.decode.layout.fingerprint
         self._ref.attempt = len(self.attempts) + 1
         self.timeline.attempts.append(AttemptTimes(dispatched=now))
         self.attempts.append(

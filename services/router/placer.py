@@ -1,6 +1,6 @@
 """Where one attempt of a request runs: the question, the answers, and who gives them."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol, TypeAlias
@@ -63,7 +63,8 @@ def _no_names(_: KvLayout) -> Sequence[int]:
 class PlacementRequest:
     """What is to be placed: `tokens` to prefill now, and `total_tokens` of context at the end.
 
-    `exclusions` are keyed by incarnation and hold for this request only.
+    `exclusions` are keyed by incarnation and hold for this request only. `fingerprint` is that of
+    the model that began the output, empty while there is none: another one would go on differently.
     """
 
     tokens: int
@@ -72,6 +73,7 @@ class PlacementRequest:
     objectives: Objectives = Objectives()
     priority: types_pb2.Priority.ValueType = types_pb2.PRIORITY_NORMAL
     block_names: BlockNames = _no_names
+    fingerprint: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +129,10 @@ class Refusal:
     retry_after_s: float = 0.0
     field: str = ""
     scores: tuple[Score, ...] = ()
+
+
+# Pairs of incarnations, prefill and decode, between which no hand-off gets through just now.
+OpenPairs: TypeAlias = Callable[[], Set[tuple[str, str]]]
 
 
 class Placer(Protocol):

@@ -32,16 +32,8 @@ class PrefillLeg:
     async def run(self, dispatch: Dispatch) -> FinishReason | None:
         """Returns the reason where the first token ends the generation, None where decode goes on.
 
-        Raises `InstanceFailure`, unless the hand-off is done: then nothing depends on the instance.
+        Raises `InstanceFailure`, which matters no more once the hand-off is done.
         """
-        try:
-            return await self._follow(dispatch)
-        except InstanceFailure:
-            if self._handoff.done:
-                return None
-            raise
-
-    async def _follow(self, dispatch: Dispatch) -> FinishReason | None:
         call = self.instance.prefill.Run(self._request(), timeout=self._live.remaining_s())
         dispatch.sent()
         try:

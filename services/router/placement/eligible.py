@@ -1,6 +1,6 @@
 """Which instances a request may go to at all, and what to say where there is none."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from functools import lru_cache
 
 from pdserve.errors import IncompatibleLayoutError
@@ -23,7 +23,12 @@ def able_decodes(request: PlacementRequest, view: FleetView) -> list[Candidate]:
 def _able(request: PlacementRequest, all_of: Iterable[Candidate], tokens: int) -> list[Candidate]:
     # Written out, for this is asked of every instance for every request.
     fitting = [each for each in all_of if not each.max_model_len or each.max_model_len >= tokens]
-    return [each for each in fitting if _open(request, each)] if request.exclusions else fitting
+    able = [each for each in fitting if _open(request, each)] if request.exclusions else fitting
+    if not request.fingerprint:
+        return able
+    same = [each for each in able if each.layout.fingerprint == request.fingerprint]
+    # A stream that goes on with another revision of the model is better than one that ends.
+    return same or able
 
 
 def _open(request: PlacementRequest, candidate: Candidate) -> bool:
@@ -59,22 +64,29 @@ def mismatch(prefill: KvLayout, decode: KvLayout) -> str:
     return ""
 
 
-def cannot_hand_over(prefill: Candidate, decode: Candidate) -> str:
-    """`mismatch` with the names of the two; empty where the first can hand KV to the second."""
-    why = mismatch(prefill.layout, decode.layout)
-    return f"{prefill.name} cannot hand KV to {decode.name}: {why}" if why else ""
+def no_pair(prefills: Sequence[Candidate], decodes: Sequence[Candidate], view: FleetView) -> str:
+    """Why none of `prefills` can hand KV to any of `decodes`; there is one of those at least."""
+    if not prefills:
+        return nobody("prefill", view)
+    prefill, decode = prefills[0], decodes[0]
+    if why := mismatch(prefill.layout, decode.layout):
+        return f"{prefill.name} cannot hand KV to {decode.name}: {why}"
+    return "hand-offs fail between every pair"
 
 
 def first_pair(
-    prefills: Sequence[Candidate], decodes: Sequence[Candidate]
+    prefills: Sequence[Candidate], decodes: Sequence[Candidate], open_pairs: Set[tuple[str, str]]
 ) -> tuple[Candidate, Candidate] | None:
-    """The first prefill instance that can hand KV to any of `decodes`, and the first of those."""
+    """The first prefill instance that can hand KV to any of `decodes`, and the first of those; but
+    none of `open_pairs`.
+    """
     return next(
         (
             (prefill, decode)
             for prefill in prefills
             for decode in decodes
             if not mismatch(prefill.layout, decode.layout)
+            and (prefill.incarnation, decode.incarnation) not in open_pairs
         ),
         None,
     )

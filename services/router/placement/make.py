@@ -5,11 +5,11 @@ import random
 from pdserve.config import RouterConfig
 from services.router.knowledge import Knowledge
 from services.router.placement.least_load import LeastLoad
-from services.router.placement.predictive import OpenPairs, Predictive
+from services.router.placement.predictive import Predictive
 from services.router.placement.random_order import RandomOrder
 from services.router.placement.ranked import RankedPlacer
 from services.router.placement.round_robin import RoundRobin
-from services.router.placer import Placer
+from services.router.placer import OpenPairs, Placer
 
 
 def make_placer(config: RouterConfig, knowledge: Knowledge, open_pairs: OpenPairs) -> Placer:
@@ -20,10 +20,10 @@ def make_placer(config: RouterConfig, knowledge: Knowledge, open_pairs: OpenPair
     lot = random.Random()
     match config.placer:
         case "round_robin":
-            return RankedPlacer(RoundRobin(), colocated=config.colocated)
+            return RankedPlacer(RoundRobin(), open_pairs, colocated=config.colocated)
         case "random":
-            return RankedPlacer(RandomOrder(lot), colocated=config.colocated)
+            return RankedPlacer(RandomOrder(lot), open_pairs, colocated=config.colocated)
         case "predictive" if not config.colocated:
             return Predictive(knowledge, open_pairs, lot)
         case _:
-            return RankedPlacer(LeastLoad(), colocated=config.colocated)
+            return RankedPlacer(LeastLoad(), open_pairs, colocated=config.colocated)

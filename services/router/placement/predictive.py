@@ -10,7 +10,7 @@ saves, and only while they keep their TPOT (chunks among decodes: Sarathi-Serve,
 
 import random
 import time
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,8 +22,8 @@ from services.router.placement.columns import layouts_in
 from services.router.placement.eligible import (
     able_decodes,
     able_prefills,
-    cannot_hand_over,
     mismatch,
+    no_pair,
     nobody,
     overload,
 )
@@ -31,11 +31,15 @@ from services.router.placement.local import Local, best_local
 from services.router.placement.pairs import VIOLATION_SLACK, Pair, Pairs, weigh
 from services.router.placement.prediction import decodes, handoffs, prefills
 from services.router.placement.sides import Side, Sides
-from services.router.placer import Placement, PlacementRequest, Refusal, Rung, Score
+from services.router.placer import (
+    OpenPairs,
+    Placement,
+    PlacementRequest,
+    Refusal,
+    Rung,
+    Score,
+)
 from services.router.view import Candidate, FleetView
-
-# Pairs of incarnations, prefill and decode.
-OpenPairs = Callable[[], Set[tuple[str, str]]]
 
 # Prefill instances that are weighed against every decode instance: the soonest, and of those that
 # have most of the prompt cached.
@@ -75,7 +79,7 @@ class Predictive:
         sources = able_prefills(request, view)
         pairs = self._pairs(request, sources, decode, gaps) if sources else None
         if pairs is None or not pairs.count:
-            why = self._no_pair(sources, decode.candidates, view)
+            why = no_pair(sources, decode.candidates, view)
             return overload(request, view) or local.placement(why)
         best = pairs.best(self._lot)
         if local.has_room and (why := _local_is_better(local, pairs, best)):
@@ -124,19 +128,14 @@ class Predictive:
     def _usable(self, prefill: Side, decode: Side) -> NDArray[np.bool_]:
         """Which pairs may hand KV over `[p, d]`: they are compatible, and not known to fail."""
         usable = _compatible(prefill, decode)
-        for source, target in self._open_pairs():
-            rows = [each.incarnation == source for each in prefill.candidates]
-            columns = [each.incarnation == target for each in decode.candidates]
-            usable[np.ix_(rows, columns)] = False
+        if not (open_pairs := self._open_pairs()):
+            return usable
+        rows = {each.incarnation: place for place, each in enumerate(prefill.candidates)}
+        columns = {each.incarnation: place for place, each in enumerate(decode.candidates)}
+        for source, target in open_pairs:
+            if source in rows and target in columns:
+                usable[rows[source], columns[target]] = False
         return usable
-
-    def _no_pair(
-        self, sources: Sequence[Candidate], targets: Sequence[Candidate], view: FleetView
-    ) -> str:
-        if not sources:
-            return nobody("prefill", view)
-        unlike = cannot_hand_over(sources[0], targets[0])
-        return unlike or "hand-offs fail between every pair"
 
     def _refusal(self, pairs: Pairs, best: Pair) -> Refusal:
         """Says at once what a client would else find out too late (DESIGN: the last rung)."""

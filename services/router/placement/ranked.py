@@ -6,12 +6,12 @@ from typing import Protocol
 from services.router.placement.eligible import (
     able_decodes,
     able_prefills,
-    cannot_hand_over,
     first_pair,
+    no_pair,
     nobody,
     overload,
 )
-from services.router.placer import Placement, PlacementRequest, Refusal, Rung
+from services.router.placer import OpenPairs, Placement, PlacementRequest, Refusal, Rung
 from services.router.view import Candidate, FleetView
 
 
@@ -32,10 +32,14 @@ class RankedPlacer:
 
     Both phases run on decode when `colocated`, or when no prefill instance is left for the request;
     a prefill instance that is merely overloaded is a reason to refuse, not to burden decode.
+    `open_pairs` says which pairs must not be used now.
     """
 
-    def __init__(self, ranking: Ranking, *, colocated: bool) -> None:
+    def __init__(
+        self, ranking: Ranking, open_pairs: OpenPairs = frozenset, *, colocated: bool
+    ) -> None:
         self._ranking = ranking
+        self._open_pairs = open_pairs
         self._colocated = colocated
 
     def place(self, request: PlacementRequest, view: FleetView) -> Placement | Refusal:
@@ -46,11 +50,11 @@ class RankedPlacer:
         if self._colocated:
             return _local(decodes[0], "colocated")
         prefills = self._in_order(request, self._ranking.prefills(able_prefills(request, view)))
-        pair = first_pair(prefills, decodes)
+        pair = first_pair(prefills, decodes, self._open_pairs())
         if pair:
             return _remote(*pair, view)
-        unlike = cannot_hand_over(prefills[0], decodes[0]) if prefills else ""
-        return overload(request, view) or _local(decodes[0], unlike or nobody("prefill", view))
+        why = no_pair(prefills, decodes, view)
+        return overload(request, view) or _local(decodes[0], why)
 
     def _in_order(
         self, request: PlacementRequest, ranked: Sequence[Candidate]

@@ -388,3 +388,17 @@ def test_a_refusal_tells_what_was_weighed() -> None:
     answer = place(members, wanting(ttft_s=0.5, hard=True))
     assert isinstance(answer, Refusal)
     assert [each.prefill for each in answer.scores] == ["p", "late"]
+
+
+def test_an_output_goes_on_with_the_model_that_began_it() -> None:
+    members = Members()
+    new = replace(LAYOUT, fingerprint="new")
+    members.add_prefill("p", tokens=9000)
+    members.add_prefill("new p", layout=new)
+    members.add_decode("d", decoding=90, context=90_000)
+    members.add_decode("new d", layout=new)
+    request = replace(PROMPT, fingerprint=LAYOUT.fingerprint)
+    assert names(place(members, request)) == ("p", "d")
+    assert names(place(members)) == ("new p", "new d")
+    del members.prefill[0], members.decode[0]
+    assert names(place(members, request)) == ("new p", "new d")

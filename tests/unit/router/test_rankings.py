@@ -7,6 +7,7 @@ from dataclasses import replace
 from fleet_of import NOW, Members, life
 
 from pdserve.config import RouterConfig
+from services.router.placement.least_load import LeastLoad
 from services.router.placement.make import make_placer
 from services.router.placement.predictive import Predictive
 from services.router.placement.random_order import RandomOrder
@@ -51,6 +52,21 @@ def test_whatever_the_ranking_what_failed_comes_last() -> None:
         pairs = placed(placer, request, times=20)
         assert {decode for _, decode in pairs} == {"d2"}
         assert {prefill for prefill, _ in pairs} == {"p1", "p2"}
+
+
+def test_pairs_that_fail_are_avoided() -> None:
+    members = Members()
+    for name in ("p", "q"):
+        members.add_prefill(name)
+        members.add_decode(f"d of {name}")
+    broken = {(life("p"), life("d of p"))}
+    placer = RankedPlacer(LeastLoad(), lambda: broken, colocated=False)
+    answer = placer.place(REQUEST, members.view)
+    assert (answer.prefill.name, answer.decode.name) == ("p", "d of q")
+    every = {(life(p), life(f"d of {q}")) for p in "pq" for q in "pq"}
+    answer = RankedPlacer(LeastLoad(), lambda: every, colocated=False).place(REQUEST, members.view)
+    assert answer.rung is Rung.LOCAL
+    assert "hand-offs fail" in answer.reason
 
 
 def test_the_option_names_the_placer() -> None:
