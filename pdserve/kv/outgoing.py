@@ -84,7 +84,11 @@ class OutgoingTransfer:
         reader = asyncio.create_task(self._read(requests))
         try:
             await self._tell(prefill_pb2.PullKvResponse(accepted=accepted))
-            return await self._send_or_abort()
+            whole = await self._send_or_abort()
+            # Decode has nothing more to say and ends its side. A call must be read to that end to be
+            # freed: gRPC keeps one whose pending read was cancelled, for ever.
+            await asyncio.wait({reader}, timeout=self._patience_s)
+            return whole
         finally:
             self.gate.shut()
             if any(not job.sent.future.done() for job in self._sending):
