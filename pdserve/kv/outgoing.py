@@ -85,8 +85,8 @@ class OutgoingTransfer:
         try:
             await self._tell(prefill_pb2.PullKvResponse(accepted=accepted))
             whole = await self._send_or_abort()
-            # Decode has nothing more to say and ends its side. A call must be read to that end to be
-            # freed: gRPC keeps one whose pending read was cancelled, for ever.
+            # Decode has nothing more to say and ends its side. A call must be read to that end to
+            # be freed: gRPC keeps one whose pending read was cancelled, for ever.
             await asyncio.wait({reader}, timeout=self._patience_s)
             return whole
         finally:
