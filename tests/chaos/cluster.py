@@ -14,7 +14,7 @@ from tests.chaos.polling import until
 from tests.integration.harness import left_behind
 
 IDLE_TIMEOUT_S = 20.0
-SILENCE_S = 1.0
+SILENCE_S = 1.5
 INSTANCE = InstanceConfig(
     threads=1, max_batch_tokens=256, lease_s=4, segment_timeout_s=1.5, connect_timeout_s=2,
     max_channels=8, drain_grace_s=2,
