@@ -54,7 +54,7 @@ class Soak:
     @property
     def pause_s(self) -> float:
         """Between two harms, on average."""
-        return min(8.0, max(3.0, self.seconds / 15))
+        return min(8.0, max(2.0, self.seconds / 15))
 
     @property
     def measure_s(self) -> float:

@@ -17,4 +17,4 @@ async def test_nothing_is_lost_and_nothing_grows() -> None:
     assert outcome.problems == []
     assert outcome.account.outcomes["finished"] > outcome.account.sent / 2
     assert outcome.account.outcomes["cancelled"]
-    assert sum(outcome.harm.values()) >= 3
+    assert outcome.harm
