@@ -132,7 +132,8 @@ async def test_one_at_a_time_and_a_router_that_drains_takes_its_canary_back() ->
 
         for fake in it.prefill:
             fake.scripts = [Script(before={"first_token": stay_on(fake)}) for _ in range(3)]
-        await it.until(lambda: hanging)
+        # Decode has been called: the router knows that prefill holds something.
+        await it.until(lambda: hanging and any(fake.requests for fake in it.decode))
         it.stop.set()
         await asyncio.wait_for(it.served, 10)
         await it.until(lambda: not any(fake.running for fake in it.instances))

@@ -73,5 +73,5 @@ async def test_a_router_process_serves_and_ends_cleanly(tmp_path: Path) -> None:
 
 
 def test_a_router_without_instances_says_so() -> None:
-    with pytest.raises(ConfigError, match="instances is empty"):
+    with pytest.raises(ConfigError, match="instances is ''"):
         run(RouterConfig())
