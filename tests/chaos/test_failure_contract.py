@@ -1,18 +1,16 @@
-"""The failure contract of docs/failure-contract.md with the real model; test_matrix.py has it all.
+"""The failure contract with the real model; test_matrix.py has all of it.
 
-Every test sends the same requests to two prefill and two decode instances, lets a process fail at
-a moment of its own, and demands the very tokens of an undisturbed run.
+Every test sends the same requests to two prefill and two decode instances, kills one that is its
+own, at a moment of its own, and demands the very tokens of an undisturbed run.
 """
 
 import asyncio
 import random
-import signal
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-import grpc
 import pytest
 import pytest_asyncio
 from grpc import aio
@@ -110,66 +108,21 @@ async def under_way(fixture: Fixture) -> AsyncIterator[Progress]:
         yield progress
 
 
-async def assert_recovered(fixture: Fixture, progress: Progress, *lost: str) -> None:
+async def assert_recovered(fixture: Fixture, progress: Progress) -> None:
     assert progress.ids == fixture.reference
     assert max(progress.longest_gap) < RECOVERY_S
-    await assert_nothing_left(fixture.cluster, except_for=lost)
+    await assert_nothing_left(fixture.cluster)
 
 
 async def test_prefill_dies_while_its_kv_is_pulled(fixture: Fixture) -> None:
     async with under_way(fixture) as progress:
         await progress.until(any)
         await fixture.cluster.kill("prefill-1")
-    await assert_recovered(fixture, progress, "prefill-1")
-    await fixture.cluster.restart("prefill-1")
+    await assert_recovered(fixture, progress)
 
 
 async def test_decode_dies_while_decoding(fixture: Fixture) -> None:
     async with under_way(fixture) as progress:
         await progress.until(lambda counts: min(counts) >= 3)
         await fixture.cluster.kill("decode-0")
-    await assert_recovered(fixture, progress, "decode-0")
-    await fixture.cluster.restart("decode-0")
-
-
-async def test_a_silent_peer_is_given_up(fixture: Fixture) -> None:
-    """SIGSTOP: connections stay open, nothing answers."""
-    async with under_way(fixture) as progress:
-        await progress.until(any)
-        fixture.cluster.signal("decode-0", signal.SIGSTOP)
-    await assert_recovered(fixture, progress, "decode-0")
-    fixture.cluster.signal("decode-0", signal.SIGCONT)
-    # Back from its silence, it ends what was given up long ago.
-    await assert_nothing_left(fixture.cluster)
-
-
-async def test_drained_instance_finishes_and_gets_nothing_new(fixture: Fixture) -> None:
-    async with under_way(fixture) as progress:
-        await progress.until(lambda counts: min(counts) >= 2)
-        fixture.cluster.signal("decode-1", signal.SIGTERM)
-        await fixture.cluster.processes["decode-1"].wait_exited()
-    assert fixture.cluster.processes["decode-1"].return_code == 0
-    await assert_recovered(fixture, progress, "decode-1")
-    await fixture.cluster.restart("decode-1")
-
-
-async def test_router_dies_and_instances_free_everything(fixture: Fixture) -> None:
-    async def doomed(request: router_pb2.GenerateRequest) -> grpc.StatusCode:
-        stub = router_pb2_grpc.InferenceStub(fixture.channel)
-        try:
-            async for _ in stub.Generate(request, timeout=TIMEOUT_S):
-                first_token.set()
-        except aio.AioRpcError as error:
-            return error.code()
-        return grpc.StatusCode.OK
-
-    first_token = asyncio.Event()
-    async with asyncio.TaskGroup() as group:
-        calls = [group.create_task(doomed(request)) for request in fixture.requests]
-        await first_token.wait()
-        await fixture.cluster.kill("router")
-    assert {call.result() for call in calls} == {grpc.StatusCode.UNAVAILABLE}
-    await assert_nothing_left(fixture.cluster, except_for=["router"])
-    await fixture.cluster.restart("router")
-    after = await generate_all(fixture.channel, fixture.requests)
-    assert [answer.ids for answer in after] == fixture.reference
+    await assert_recovered(fixture, progress)

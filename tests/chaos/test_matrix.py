@@ -6,18 +6,21 @@ contract are in test_failure_contract.py. `make chaos` sends 200 requests a cell
 """
 
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import pytest_asyncio
 
 from tests.chaos.cells import CELLS, Cell
-from tests.chaos.cluster import SILENCE_S, ChaosCluster, chaos_cluster
+from tests.chaos.cluster import SILENCE_S, ChaosCluster
 from tests.chaos.table import write_table
 from tests.chaos.trial import Trial, try_cell
 
-pytestmark = [pytest.mark.model, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(600)]
+pytestmark = [
+    pytest.mark.model,
+    pytest.mark.asyncio(loop_scope="session"),
+    pytest.mark.timeout(600),
+]
 
 # 0: as many as it takes for one fault.
 REQUESTS = int(os.environ.get("PDSERVE_CHAOS_REQUESTS", "0"))
@@ -31,12 +34,6 @@ def trials() -> Iterator[list[Trial]]:
     yield results
     if REPORT:
         write_table(Path(REPORT), results, SILENCE_S)
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def cluster(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[ChaosCluster]:
-    async with chaos_cluster(tmp_path_factory.mktemp("chaos")) as started:
-        yield started
 
 
 @pytest.mark.parametrize("cell", CELLS, ids=str)

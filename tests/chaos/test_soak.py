@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks.soak import Soak, print_outcome, soak
 
-SECONDS = float(os.environ.get("PDSERVE_SOAK_S", "30"))
+SECONDS = float(os.environ.get("PDSERVE_SOAK_S", "15"))
 
 pytestmark = [pytest.mark.model, pytest.mark.timeout(300 + 2 * SECONDS)]
 

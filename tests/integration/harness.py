@@ -131,7 +131,7 @@ async def assert_nothing_left(started: LocalCluster, *, except_for: Sequence[str
     living = [
         process
         for name, process in started.processes.items()
-        if process.role != "router" and name not in except_for
+        if process.role != "router" and process.return_code is None and name not in except_for
     ]
     left: dict[str, dict[str, int]] = {}
     try:
