@@ -89,7 +89,9 @@ async def test_disaggregated_says_the_same(
     for answer in fresh:
         tried = [(each.rung, each.failure) for each in answer.end.attempts]
         assert tried == [("remote", "")], answer.end.attempts
-    assert all(answer.end.ledger.transfer_bytes > 0 for answer in fresh[: len(LENGTHS)])
+    # A prompt that comes twice may find all its blocks where its twin left them.
+    for answer in fresh[SEEDED : len(LENGTHS)]:
+        assert answer.end.ledger.transfer_bytes > 0
 
 
 async def test_prefix_cache_hits_change_nothing(
