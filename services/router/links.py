@@ -24,9 +24,9 @@ Slot = NDArray[np.intp]
 # What the expectation weighs: less than the KV of a hundred tokens of most models.
 _PRIOR_BYTES = 1 << 20
 _FIRST_CAPACITY = 16
-# What is kept of a pair: the evidence as of a moment, the expectation, how many transfers there
-# were, and the bytes under way.
-_BYTES, _SECONDS, _AT, _PRIOR, _TRANSFERS, _IN_FLIGHT = range(6)
+# What is kept of a pair: the evidence as of a moment, the expectation, the bytes under way, and how
+# many transfers there were, which no estimate needs.
+_BYTES, _SECONDS, _AT, _PRIOR, _IN_FLIGHT, _TRANSFERS = range(6)
 _KEPT = 6
 
 
@@ -118,7 +118,7 @@ class Links:
     def estimates(self, prefills: Slot, decodes: Slot) -> LinkEstimates:
         """What is expected now between the instances with these slots."""
         # Whole rows first: twice as fast as both at once.
-        links = self._pairs[:, prefills].take(decodes, axis=2)
+        links = self._pairs[:_TRANSFERS, prefills].take(decodes, axis=2)
         kept = np.exp2((links[_AT] - self._clock()) / self._half_life_s)
         seconds = _PRIOR_BYTES / links[_PRIOR] + links[_SECONDS] * kept
         bytes_per_s = (_PRIOR_BYTES + links[_BYTES] * kept) / seconds

@@ -5,6 +5,8 @@ only the rows of those that have changed since are written anew.
 """
 
 from collections.abc import Sequence
+from itertools import accumulate
+from operator import attrgetter
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,7 +18,7 @@ from pdserve.latency.cost import DecodeCost, InstanceCost, PrefillCost
 from services.router.placement.slots import Slots
 from services.router.view import Candidate, Works
 
-Rows = NDArray[np.void]
+Floats = NDArray[np.float64]
 
 # What an instance is taken to cost as long as no instance has told: the order of magnitude of a
 # small model on one GPU. It ranks by load; nothing is refused by it.
@@ -33,38 +35,64 @@ GUESS = InstanceCost(
 BATCH_TOKENS = 2048
 _UNBOUNDED = 1e12
 
-# All are numbers of one kind: a row is written as one flat sequence.
-_FIELDS: Sequence[tuple[str, int | tuple[int, int]]] = (
-    ("reported_at", 1),
-    # Work by priority, from the highest down to and with each: tokens, squares.
-    ("reported", (3, 2)),
-    ("dispatched", (3, 2)),
-    ("decoding", 1),
-    ("context", 1),
-    ("waiting", 1),
-    ("free", 1),
-    ("tpot_limit", 1),
-    ("batch_tokens", 1),
-    ("batch_seqs", 1),
-    ("layer_groups", 1),
-    ("layout", 1),
-    ("block_size", 1),
-    ("token_bytes", 1),
+# The columns, and how many numbers wide each is. First the load, which changes all the time; from
+# `batch_tokens` on, what the instance is.
+_WIDTHS = {
+    "reported_at": 1,
+    # Work by priority, from the highest down to and with each: tokens of each, then squares.
+    "reported_tokens": 3,
+    "reported_squares": 3,
+    "dispatched_tokens": 3,
+    "dispatched_squares": 3,
+    "decoding": 1,
+    "context": 1,
+    "waiting": 1,
+    "free": 1,
+    "tpot_limit": 1,
+    "batch_tokens": 1,
+    "batch_seqs": 1,
+    "layer_groups": 1,
+    "layout": 1,
+    "block_size": 1,
+    "token_bytes": 1,
     # Whether the costs below are known.
-    ("known", 1),
+    "known": 1,
     # The fields of InstanceCost, line by line.
-    ("prefill", 3),
-    ("decode", 3),
-    ("decode_large", 3),
-    ("large_from", 1),
-    ("pp", 1),
-    ("prefill_stage", 1),
-    ("dispatch", 2),
-)
-_ROW = np.dtype([(name, "f8", shape) if shape != 1 else (name, "f8") for name, shape in _FIELDS])
-_WIDTH = _ROW.itemsize // 8
-# The numbers before this column are the load, those from it on what the instance is.
-_LOAD_WIDTH = _ROW.fields["batch_tokens"][1] // 8 if _ROW.fields else 0
+    "prefill": 3,
+    "decode": 3,
+    "decode_large": 3,
+    "large_from": 1,
+    "pp": 1,
+    "prefill_stage": 1,
+    "dispatch": 2,
+}
+_BEGINS = dict(zip(_WIDTHS, accumulate(_WIDTHS.values(), initial=0), strict=False))
+_PLACES = {
+    name: begin if _WIDTHS[name] == 1 else slice(begin, begin + _WIDTHS[name])
+    for name, begin in _BEGINS.items()
+}
+_LOAD_WIDTH = _BEGINS["batch_tokens"]
+_WIDTH = sum(_WIDTHS.values())
+
+
+_incarnation = attrgetter("incarnation")
+
+
+class Rows:
+    """Candidates by column: `rows[name]` is `[n]`, or `[width, n]` where it is wider."""
+
+    def __init__(self, numbers: Floats) -> None:
+        self._numbers = numbers
+
+    def __len__(self) -> int:
+        return int(self._numbers.shape[1])
+
+    def __getitem__(self, column: str) -> Floats:
+        return self._numbers[_PLACES[column]]
+
+    def only(self, index: NDArray[np.intp]) -> "Rows":
+        """Some of the candidates, a copy."""
+        return Rows(self._numbers.take(index, axis=1))
 
 
 class Columns:
@@ -72,57 +100,54 @@ class Columns:
 
     def __init__(self, slots: Slots) -> None:
         self._slots = slots
-        self._table: Rows = np.zeros(0, _ROW)
-        # The same memory, to be written row by row.
-        self._numbers = self._table.view("f8").reshape(-1, _WIDTH)
+        self._numbers = np.zeros((_WIDTH, 0))
         self._written: list[Candidate | None] = []
         self._layouts: dict[KvLayout, int] = {}
         self._typical = GUESS
 
     def rows(self, candidates: Sequence[Candidate]) -> tuple[Rows, NDArray[np.intp]]:
         """The rows of `candidates` in their order, a copy, and their slots."""
-        if self._slots.bound > len(self._table):
+        if self._slots.bound > len(self._written):
             self._grow(2 * self._slots.bound)
-        slots = self._slots.of([each.incarnation for each in candidates])
-        for slot, candidate in zip(slots, candidates, strict=True):
-            if self._written[slot] is not candidate:
-                self._write(slot, candidate)
+        slots = self._slots.of(map(_incarnation, candidates))
+        written = self._written
+        changed = [
+            (slot, each)
+            for slot, each in zip(slots, candidates, strict=True)
+            if written[slot] is not each
+        ]
+        if changed:
+            self._write(changed)
         index = np.array(slots, dtype=np.intp)
-        return self._table[index], index
+        return Rows(self._numbers.take(index, axis=1)), index
 
     def layouts(self) -> Sequence[KvLayout]:
         """Every layout that was seen, by the number in the column `layout`."""
         return list(self._layouts)
 
     def _grow(self, capacity: int) -> None:
-        larger = np.zeros(capacity, _ROW)
-        larger[: len(self._table)] = self._table
-        self._written += [None] * (capacity - len(self._table))
-        self._table = larger
-        self._numbers = larger.view("f8").reshape(-1, _WIDTH)
+        larger = np.zeros((_WIDTH, capacity))
+        larger[:, : len(self._written)] = self._numbers
+        self._written += [None] * (capacity - len(self._written))
+        self._numbers = larger
 
-    def _write(self, slot: int, candidate: Candidate) -> None:
-        before, load = self._written[slot], candidate.load
-        if candidate.cost is not None:
-            self._typical = candidate.cost
+    def _write(self, changed: Sequence[tuple[int, Candidate]]) -> None:
         # Most of what comes is another load of the same instance.
-        if before is None or candidate.cost is None or not _same_nature(before, candidate):
-            self._write_nature(slot, candidate, candidate.cost or self._typical)
-        self._numbers[slot, :_LOAD_WIDTH] = (
-            candidate.reported_at,
-            *_down_to_each(load.reported),
-            *_down_to_each(load.dispatched),
-            load.decoding,
-            load.tokens,
-            load.waiting_tokens,
-            min(load.free_tokens, _UNBOUNDED),
-            load.tpot_limit_s or _UNBOUNDED,
-        )
-        self._written[slot] = candidate
+        for slot, candidate in changed:
+            before = self._written[slot]
+            if candidate.cost is not None:
+                self._typical = candidate.cost
+            if before is None or candidate.cost is None or not _same_nature(before, candidate):
+                cost = candidate.cost or self._typical
+                self._numbers[_LOAD_WIDTH:, slot] = self._nature(candidate, cost)
+            self._written[slot] = candidate
+        slots = [slot for slot, _ in changed]
+        loads = np.array([_load(candidate) for _, candidate in changed])
+        self._numbers[:_LOAD_WIDTH, slots] = loads.T
 
-    def _write_nature(self, slot: int, candidate: Candidate, cost: InstanceCost) -> None:
+    def _nature(self, candidate: Candidate, cost: InstanceCost) -> Sequence[float]:
         limits, layout = candidate.limits, candidate.layout
-        self._numbers[slot, _LOAD_WIDTH:] = (
+        return (
             limits.batch_tokens or BATCH_TOKENS,
             limits.batch_seqs or _UNBOUNDED,
             limits.layer_groups or 1,
@@ -140,17 +165,33 @@ class Columns:
         )
 
 
+def _load(candidate: Candidate) -> Sequence[float]:
+    load = candidate.load
+    return (
+        candidate.reported_at,
+        *_down_to_each(load.reported),
+        *_down_to_each(load.dispatched),
+        load.decoding,
+        load.tokens,
+        load.waiting_tokens,
+        min(load.free_tokens, _UNBOUNDED),
+        load.tpot_limit_s or _UNBOUNDED,
+    )
+
+
 def _same_nature(one: Candidate, other: Candidate) -> bool:
     """Whether two candidates differ in their load alone."""
     return one.cost is other.cost and one.limits is other.limits and one.layout is other.layout
 
 
 def _down_to_each(works: Works) -> tuple[float, ...]:
-    """Tokens and squares of each priority together with those above it."""
+    """Tokens, then squares, of each priority together with those above it."""
     high, normal, low = works
     tokens, squares = high.tokens + normal.tokens, high.squares + normal.squares
-    lowest = tokens + low.tokens, squares + low.squares
-    return high.tokens, high.squares, tokens, squares, *lowest
+    return (
+        *(high.tokens, tokens, tokens + low.tokens),
+        *(high.squares, squares, squares + low.squares),
+    )
 
 
 def _line(cost: DecodeCost) -> tuple[float, float, float]:
@@ -168,19 +209,19 @@ def costs(rows: Rows) -> Any:
     """The rows as one `InstanceCost` whose numbers are arrays: `pdserve.latency.cost` takes it."""
     prefill, dispatch = rows["prefill"], rows["dispatch"]
     return SimpleNamespace(
-        prefill=SimpleNamespace(
-            base_s=prefill[:, 0], per_token_s=prefill[:, 1], per_square_s=prefill[:, 2]
-        ),
+        prefill=SimpleNamespace(base_s=prefill[0], per_token_s=prefill[1], per_square_s=prefill[2]),
         pp=rows["pp"],
         prefill_stage_s=rows["prefill_stage"],
-        dispatch=SimpleNamespace(base_s=dispatch[:, 0], per_token_s=dispatch[:, 1]),
+        dispatch=SimpleNamespace(base_s=dispatch[0], per_token_s=dispatch[1]),
     )
 
 
-def decode_lines(rows: Rows, batch: NDArray[np.float64]) -> Any:
+def decode_lines(rows: Rows, batch: Floats) -> Any:
     """The `DecodeCost` that holds for each row's batch, with arrays for numbers."""
     large = batch >= rows["large_from"] * rows["pp"]
-    line = np.where(large[:, None], rows["decode_large"], rows["decode"])
+    base_s, per_context_token_s, per_sequence_s = np.where(
+        large, rows["decode_large"], rows["decode"]
+    )
     return SimpleNamespace(
-        base_s=line[:, 0], per_context_token_s=line[:, 1], per_sequence_s=line[:, 2]
+        base_s=base_s, per_context_token_s=per_context_token_s, per_sequence_s=per_sequence_s
     )

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pdserve.latency.cost import decode_s, mixed_s
 from services.router.placement.columns import BATCH_TOKENS, GUESS
@@ -43,10 +44,15 @@ def best_local(request: PlacementRequest, decode: Side, gaps: float) -> Local:
     tokens; `decode` must not be empty.
     """
     load = decode.rows["decoding"] + decode.rows["waiting"]
-    count = min(_LOOKED_AT, len(load))
-    looked_at = {*np.argsort(-decode.cached)[:count], *np.argsort(load)[:count]}
+    looked_at = {*_least(-decode.cached), *_least(load)}
     locals_ = [_expect(request, decode, int(index), gaps) for index in sorted(looked_at)]
     return min(locals_, key=lambda each: (not each.has_room, each.score.ttft_s))
+
+
+def _least(values: NDArray[np.float64]) -> NDArray[np.intp]:
+    """Where the least of the values are."""
+    count = min(_LOOKED_AT, len(values))
+    return np.argpartition(values, count - 1)[:count]
 
 
 def _expect(request: PlacementRequest, decode: Side, index: int, gaps: float) -> Local:

@@ -1,8 +1,8 @@
 """All pairs that are weighed for one request, and which of them is the best."""
 
 import random
-from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import SupportsInt
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ _FULL_SLACK = 0.05
 _RUNNERS_UP = 3
 
 Pair = tuple[int, int]
+Indices = NDArray[np.intp]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +48,27 @@ class Pairs:
 
     def best(self, lot: random.Random) -> Pair:
         """The pair to take; `lot` decides among equals. There must be one that can be used."""
-        left = self.usable
-        if self.count == 1:
-            return self._pair(int(left.argmax()))
-        for values, slack in self._criteria():
-            least = values[left].min()
-            left = left & (values <= least + slack)
-        return self._pair(lot.choice(np.flatnonzero(left)))
+        columns = self.usable.shape[1]
+        left = np.flatnonzero(self.usable)
+        if self.objectives.any:
+            violation = self.violation.ravel()[left]
+            least = violation.min()
+            left = left[violation <= least + VIOLATION_SLACK]
+            if least <= VIOLATION_SLACK:
+                left = _least(left, -self.prefill.cached[left // columns])
+                left = self._packed(left)
+        total_s = self.total_s.ravel()[left]
+        left = _least(left, total_s, _TIME_SLACK_S + _TIME_SLACK * total_s.min())
+        return self._pair(lot.choice(left))
+
+    def _packed(self, left: Indices) -> Indices:
+        """Those of some pairs, by flat index, that fill decode best, up to its TPOT objective."""
+        if self.objectives.tpot_s is None:
+            return left
+        full = self.tpot_s.ravel()[left] / (_FULL * self.objectives.tpot_s)
+        left = _least(left, np.maximum(0.0, full - 1), VIOLATION_SLACK)
+        step_s = self.steps.step_s
+        return _least(left, -step_s[left % len(step_s)], _FULL_SLACK * step_s.max())
 
     def known(self, pair: Pair) -> bool:
         """Whether the expectation rests on what the two instances cost, not on a guess."""
@@ -79,30 +94,14 @@ class Pairs:
 
     def runners_up(self, chosen: Pair) -> tuple[Score, ...]:
         """The next best, the best first, with what they lack beside the chosen one."""
-        if self.count == 1:
-            return ()
         rank = np.where(self.usable, self.violation * 1e6 + self.total_s, np.inf)
         rank[chosen] = np.inf
-        flat = rank.ravel()
-        count = min(_RUNNERS_UP, flat.size)
-        nearest = np.argpartition(flat, count - 1)[:count]
-        order = nearest[np.argsort(flat[nearest])]
-        pairs = [self._pair(each) for each in order if np.isfinite(flat[each])]
-        return tuple(self.score(pair, self._verdict(pair, chosen)) for pair in pairs)
-
-    def _criteria(self) -> Iterator[tuple[Floats, float]]:
-        """What is to be small, the most important first, and which differences do not count."""
-        if self.objectives.any:
-            yield self.violation, VIOLATION_SLACK
-            if self.violation[self.usable].min() <= VIOLATION_SLACK:
-                yield -np.broadcast_to(self.prefill.cached[:, None], self.usable.shape), 0.0
-                if self.objectives.tpot_s is not None:
-                    full = self.tpot_s / (_FULL * self.objectives.tpot_s)
-                    yield np.maximum(0.0, full - 1), VIOLATION_SLACK
-                    step_s = np.broadcast_to(self.steps.step_s, self.usable.shape)
-                    yield -step_s, _FULL_SLACK * float(self.steps.step_s.max())
-        least_s = float(self.total_s[self.usable].min())
-        yield self.total_s, _TIME_SLACK_S + _TIME_SLACK * least_s
+        scores = []
+        for _ in range(min(_RUNNERS_UP, self.count - 1)):
+            pair = self._pair(rank.argmin())
+            scores.append(self.score(pair, self._verdict(pair, chosen)))
+            rank[pair] = np.inf
+        return tuple(scores)
 
     def _verdict(self, pair: Pair, chosen: Pair) -> str:
         more = self.violation[pair] - self.violation[chosen]
@@ -118,9 +117,14 @@ class Pairs:
             return "leaves a fuller decode instance unused"
         return "as good"
 
-    def _pair(self, flat: int) -> Pair:
-        p, d = np.unravel_index(flat, self.usable.shape)
-        return int(p), int(d)
+    def _pair(self, flat: SupportsInt) -> Pair:
+        p, d = divmod(int(flat), self.usable.shape[1])
+        return p, d
+
+
+def _least(left: Indices, values: Floats, slack: float = 0.0) -> Indices:
+    """Those of `left` whose values are the least, or as good as that."""
+    return np.asarray(left[values <= values.min() + slack])
 
 
 def weigh(

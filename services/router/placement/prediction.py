@@ -60,9 +60,11 @@ def prefills(
     """
     place = PRIORITIES.index(priority)
     age_s = np.maximum(0.0, now - rows["reported_at"])
-    own = np.stack([tokens - cached, tokens**2 - cached**2], axis=1)
-    work = np.stack([rows["reported"][:, place], rows["dispatched"][:, place], own])
-    reported_s, dispatched_s, own_s = _work_s(rows, work[:, :, 0], work[:, :, 1])
+    own = tokens - cached, tokens**2 - cached**2
+    reported = rows["reported_tokens"][place], rows["reported_squares"][place]
+    dispatched = rows["dispatched_tokens"][place], rows["dispatched_squares"][place]
+    work = np.array((own, reported, dispatched))
+    own_s, reported_s, dispatched_s = _work_s(rows, work[:, 0], work[:, 1])
     return Prefills(np.maximum(0.0, reported_s - age_s) + dispatched_s, own_s)
 
 

@@ -165,9 +165,10 @@ class Predictive:
 def _shortlist(ttft_s: NDArray[np.float64], cached: NDArray[np.float64]) -> NDArray[np.intp]:
     if len(ttft_s) <= _SOONEST + _BEST_CACHED:
         return np.arange(len(ttft_s))
-    soonest = np.argpartition(ttft_s, _SOONEST)[:_SOONEST]
-    best_cached = np.argpartition(-cached, _BEST_CACHED)[:_BEST_CACHED]
-    return np.union1d(soonest, best_cached)
+    short = np.zeros(len(ttft_s), dtype=bool)
+    short[np.argpartition(ttft_s, _SOONEST)[:_SOONEST]] = True
+    short[np.argpartition(-cached, _BEST_CACHED)[:_BEST_CACHED]] = True
+    return np.flatnonzero(short)
 
 
 def _compatible(prefill: Side, decode: Side) -> NDArray[np.bool_]:

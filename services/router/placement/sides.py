@@ -26,7 +26,7 @@ class Side:
         """Some of the candidates."""
         return Side(
             [self.candidates[each] for each in index],
-            self.rows[index],
+            self.rows.only(index),
             self.slots[index],
             self.cached[index],
         )
@@ -37,10 +37,11 @@ class Sides:
 
     def __init__(self, knowledge: Knowledge) -> None:
         self._prefixes = knowledge.prefixes
-        self._columns = {
-            Role.PREFILL: Columns(knowledge.links.prefills),
-            Role.DECODE: Columns(knowledge.links.decodes),
+        self._slots = {
+            Role.PREFILL: knowledge.links.prefills,
+            Role.DECODE: knowledge.links.decodes,
         }
+        self._columns = {role: Columns(slots) for role, slots in self._slots.items()}
 
     def side(self, role: Role, request: PlacementRequest, candidates: Sequence[Candidate]) -> Side:
         """`candidates`, or those of them on which the request has not failed yet if there are any.
@@ -62,7 +63,7 @@ class Sides:
             layout = layouts[number]
             blocks = self._prefixes[role].leading_blocks(request.block_names(layout))
             if blocks:
-                by_slot = np.zeros(max(blocks.keys() | {int(slots.max())}) + 1)
+                by_slot = np.zeros(self._slots[role].bound)
                 by_slot[[*blocks]] = [*blocks.values()]
                 tokens = by_slot[slots] * layout.block_size
                 cached = np.where(rows["layout"] == number, tokens, cached)

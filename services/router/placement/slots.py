@@ -1,6 +1,6 @@
 """Small dense numbers for instances, so that what is known of them fits into arrays."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 
 class Slots:
@@ -20,7 +20,7 @@ class Slots:
     def __getitem__(self, incarnation: str) -> int:
         return self._slots[incarnation]
 
-    def of(self, incarnations: Sequence[str]) -> Sequence[int]:
+    def of(self, incarnations: Iterable[str]) -> Sequence[int]:
         """The number of each."""
         return list(map(self._slots.__getitem__, incarnations))
 
