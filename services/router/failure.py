@@ -14,6 +14,9 @@ from services.router.placer import Exclusion
 
 # The cause of a failure that the instance itself did not live to report.
 LOST = "lost"
+# The cause of one of which nobody can say more than that nothing comes: the instance may be
+# stopped, its host or the network gone, or all of it merely starved.
+SILENT = "silent"
 # The cause of one that answered what makes no sense.
 PROTOCOL = "protocol"
 # Another instance would answer the same.
@@ -53,7 +56,7 @@ class AttemptFailed(Exception):  # noqa: N818 - the request may go on
     @property
     def of_hand_off(self) -> bool:
         """Whether the KV did not get through although both instances live."""
-        alive = all(failure.cause != LOST for failure in self.failures)
+        alive = all(failure.cause not in (LOST, SILENT) for failure in self.failures)
         return alive and any(isinstance(each.error, _HAND_OFF) for each in self.failures)
 
     def final_error(self) -> PdserveError | None:
@@ -76,9 +79,9 @@ def rpc_failure(instance: Instance, error: aio.AioRpcError) -> InstanceFailure:
     return InstanceFailure(instance, from_rpc_error(error))
 
 
-def lost(instance: Instance, reason: str) -> InstanceFailure:
+def lost(instance: Instance, reason: str, cause: str = LOST) -> InstanceFailure:
     """The failure of an instance that is gone, or as good as gone."""
-    return InstanceFailure(instance, errors.UnavailableError(f"lost: {reason}"), LOST)
+    return InstanceFailure(instance, errors.UnavailableError(f"lost: {reason}"), cause)
 
 
 def must_prove_itself(exclusions: Mapping[str, Exclusion], instance: Instance) -> bool:

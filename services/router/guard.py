@@ -3,7 +3,7 @@
 import asyncio
 from contextlib import suppress
 
-from services.router.failure import lost
+from services.router.failure import LOST, SILENT, lost
 from services.router.instance import Instance
 from services.router.live import LiveRequest
 
@@ -22,10 +22,11 @@ async def guard(live: LiveRequest, instance: Instance) -> None:
     while True:
         with suppress(TimeoutError):
             async with asyncio.timeout(LOOK_EVERY_S):
-                raise lost(instance, await instance.lost())
+                loss = await instance.lost()
+                raise lost(instance, loss.reason, LOST if loss.dead else SILENT)
         position = _position(live) if _is_idle(live, instance) else None
         if position is not None and position == before:
-            raise lost(instance, "it has nothing to do and has not answered")
+            raise lost(instance, "it has nothing to do and has not answered", SILENT)
         before = position
 
 

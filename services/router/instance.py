@@ -42,6 +42,14 @@ class Dispatch:
         self.sent_at = time.monotonic()
 
 
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """Why an instance is lost. `dead`: its process or device is known to be, not only silent."""
+
+    reason: str
+    dead: bool
+
+
 class Instance:
     """One uninterrupted acquaintance with one incarnation of an instance.
 
@@ -74,7 +82,7 @@ class Instance:
         self._dispatches: set[Dispatch] = set()
         self._uncovered: set[Dispatch] = set()
         self._lost = asyncio.Event()
-        self._loss = ""
+        self._loss = Loss("", dead=False)
         self._candidate: Candidate | None = None
         self._cost: InstanceCost | None = None
         knowledge.join(address, self.incarnation)
@@ -141,15 +149,15 @@ class Instance:
             self._candidate = self._as_candidate()
         return self._candidate
 
-    def lose(self, reason: str) -> None:
+    def lose(self, reason: str, *, dead: bool) -> None:
         """Tells everything that runs on the instance that it is lost; the first reason stays."""
         if not self._lost.is_set():
             self.knowledge.leave(self.role, self.incarnation)
-            self._loss = reason
+            self._loss = Loss(reason, dead)
             self._lost.set()
 
-    async def lost(self) -> str:
-        """Returns, with the reason in words, when the instance is lost."""
+    async def lost(self) -> Loss:
+        """Returns when the instance is lost."""
         await self._lost.wait()
         return self._loss
 

@@ -8,7 +8,8 @@ from services.router.live import LiveRequest
 from services.router.metrics import RouterMetrics
 from services.router.retry_budget import RetryBudget
 
-# An instance whose process, engine or host is gone, maybe for what the request made it do.
+# An instance whose process, engine or device is gone, maybe for what the request made it do.
+# Silence is no such proof: on a starved machine it would condemn what ran there.
 _DEADLY = frozenset({LOST, EngineError.reason})
 # What no death and no broken link is behind: even the first retry for these is paid for.
 _CHARGED = frozenset({OverloadedError.reason, PdserveError.reason, PROTOCOL})

@@ -93,7 +93,7 @@ class Watcher:
                     await asyncio.sleep(_RECONNECT_PAUSE_S)
                     self._renew(channel)
             finally:
-                self._lose("the router no longer watches it")
+                self._lose("the router no longer watches it", dead=False)
 
     def candidate(self) -> Candidate | None:
         """The instance as a placer sees it; None unless it takes new requests."""
@@ -139,7 +139,8 @@ class Watcher:
 
     def _lose_if_silent(self) -> None:
         if self.instance and time.monotonic() >= self._silent_at():
-            self._lose(f"no report for {time.monotonic() - self._reported_at:.1f} s")
+            age_s = time.monotonic() - self._reported_at
+            self._lose(f"no report for {age_s:.1f} s", dead=False)
 
     def _renew(self, channel: RenewedChannel) -> None:
         """Takes new certificates where a connection may have to be made; one that works stays."""
@@ -203,7 +204,8 @@ class Watcher:
             text = f"its model is {report.info.model}, the router's is {self._model.id}"
             self._withdraw(State.DOWN, text)
         elif self._is_stuck(report):
-            self._withdraw(State.SILENT, f"its step has not ended for {report.step_age_s:.1f} s")
+            text = f"its step has not ended for {report.step_age_s:.1f} s"
+            self._withdraw(State.SILENT, text, dead=True)
         else:
             self._meet(channel, report)
             self._enter(State.DRAINING if report.draining else State.UP, "")
@@ -226,20 +228,20 @@ class Watcher:
         if self.instance and self.instance.incarnation == report.info.incarnation:
             self.instance.update(report)
             return
-        self._lose("another incarnation has taken its place")
+        self._lose("another incarnation has taken its place", dead=True)
         self.instance = Instance(self.address, channel, report, self._knowledge)
 
     def _explain(self, error: aio.AioRpcError) -> str:
         details = error.details() or error.code().name
         return handshake_failure(details, self._tls.client if self._tls else None) or details
 
-    def _withdraw(self, state: State, reason: str) -> None:
-        self._lose(reason)
+    def _withdraw(self, state: State, reason: str, *, dead: bool = False) -> None:
+        self._lose(reason, dead=dead)
         self._enter(state, reason)
 
-    def _lose(self, reason: str) -> None:
+    def _lose(self, reason: str, *, dead: bool) -> None:
         if self.instance:
-            self.instance.lose(reason)
+            self.instance.lose(reason, dead=dead)
             self.instance = None
 
     def _enter(self, state: State, detail: str) -> None:

@@ -132,7 +132,7 @@ async def test_what_is_lost_is_forgotten(channel) -> None:
     assert index.leading_blocks([1, 2, 3]) == {0: 2}
     instance.update(report(cache=types_pb2.CacheChanges(removed=[2])))
     assert index.leading_blocks([1, 2, 3]) == {0: 1}
-    instance.lose("gone")
+    instance.lose("gone", dead=True)
     assert len(index) == 0
     assert len(instance.knowledge.links.prefills) == 0
-    instance.lose("twice")
+    instance.lose("twice", dead=False)

@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry
 
 from pdserve import errors
 from pdserve.cluster.instance import Role
-from services.router.failure import LOST, PROTOCOL, AttemptFailed, InstanceFailure
+from services.router.failure import LOST, PROTOCOL, SILENT, AttemptFailed, InstanceFailure
 from services.router.metrics import RouterMetrics
 from services.router.retries import Retries
 from services.router.retry_budget import RetryBudget
@@ -149,7 +149,7 @@ def empty() -> RetryBudget:
     return budget
 
 
-@pytest.mark.parametrize("cause", [LOST, "unavailable", "engine_failed", "transfer_failed"])
+@pytest.mark.parametrize("cause", [LOST, SILENT, "unavailable", "engine_failed", "transfer_failed"])
 def test_when_an_instance_dies_all_that_ran_there_may_move_at_once(cause: str) -> None:
     budget = empty()
     for _ in range(200):
@@ -231,6 +231,14 @@ def test_a_request_that_got_far_on_the_second_instance_is_no_poison() -> None:
     assert request.fails(death("decode-0"), tokens=50) is None
     assert request.fails(death("decode-1"), tokens=50) is None
     assert "decode-1, then decode-2" in str(request.fails(death("decode-2"), tokens=3))
+
+
+def test_silence_is_no_proof_of_a_death() -> None:
+    request = Request(RetryBudget(1.0, Clock()))
+    assert request.fails(of(SILENT)) is None
+    assert request.fails(of(SILENT), tokens=1) is None
+    assert request.fails(death("decode-1"), tokens=1) is None
+    assert request.refused("poison") == 0
 
 
 def test_attempts_are_bounded_whatever_the_budget() -> None:
