@@ -59,6 +59,14 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add_slo_flags(parser)
     group = parser.add_argument_group("search")
     group.add_argument("--gpus", type=int, metavar="N", help="most GPUs to use (default: all)")
+    for flag, what in (("--max-tp", "tensor"), ("--max-pp", "pipeline")):
+        group.add_argument(
+            flag,
+            type=int,
+            metavar="N",
+            help=f"most {what}-parallel ranks of an instance (default: what fits); this version's "
+            "engine runs 1",
+        )
     group.add_argument(
         "--max-batch-seqs",
         type=int,
@@ -159,6 +167,8 @@ def _problem(
         slo=slo,
         rate=arguments.rate,
         gpus=arguments.gpus,
+        max_tp=arguments.max_tp,
+        max_pp=arguments.max_pp,
         max_batch_seqs=arguments.max_batch_seqs,
         effort=_effort(arguments),
     )

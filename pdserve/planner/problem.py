@@ -1,5 +1,6 @@
 """What a plan is sought for."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -34,7 +35,8 @@ class Problem:
     """Which model, on which cluster, for which workload and SLOs.
 
     `sources` has the costs by kind of GPU. Given a `rate`, the fewest GPUs (or the least price)
-    that serve it are sought; else the highest rate on at most `gpus` GPUs, by default all.
+    that serve it are sought; else the highest rate on at most `gpus` GPUs, by default all. No
+    instance has more tensor or pipeline ranks than `max_tp` and `max_pp`.
     """
 
     sources: Mapping[str, LatencySource]
@@ -43,10 +45,17 @@ class Problem:
     slo: Slo
     rate: float | None = None
     gpus: int | None = None
+    max_tp: int | None = None
+    max_pp: int | None = None
     max_batch_seqs: int = 256
     effort: Effort = field(default_factory=Effort)
 
     def __post_init__(self) -> None:
+        for name, value in (("max_tp", self.max_tp), ("max_pp", self.max_pp)):
+            if value is not None and value < 1:
+                raise ConfigError(
+                    f"{name} is {value}; it must be at least 1", field=name, limit=">= 1"
+                )
         missing = sorted(set(self.cluster.kinds) - set(self.sources))
         if missing:
             raise ConfigError(f"there are no costs for {missing[0]}", field="profile")
@@ -87,14 +96,16 @@ class Problem:
         return Batching(self.sources[kind].policy, self.max_batch_seqs)
 
     def parallelisms(self, kind: str) -> list[tuple[int, int]]:
-        """Every (TP, PP) that fits the cluster's nodes with this kind of GPU."""
+        """Every (TP, PP) that fits the cluster's nodes with this kind of GPU, and the bounds."""
         nodes = self.cluster.nodes_of(kind)
-        largest = max(node.gpus for node in nodes)
+        largest = min(max(node.gpus for node in nodes), self.max_tp or math.inf)
         total = sum(node.gpus for node in nodes)
         return [
             (tp, pp)
             for tp, pp in self.sources[kind].parallelisms()
-            if tp <= largest and tp * pp <= min(total, self.gpu_budget)
+            if tp <= largest
+            and pp <= (self.max_pp or math.inf)
+            and tp * pp <= min(total, self.gpu_budget)
         ]
 
     def sample(self, requests: int) -> Workload:

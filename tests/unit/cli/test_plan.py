@@ -59,6 +59,8 @@ def test_a_plan_can_be_simulated_on_other_workloads(
         (["--tpot-ms", "1"], "the TPOT SLO cannot be met"),
         (["--rate", "500"], "no plan serves 500 requests/s on 4 GPUs"),
         (["--gpus", "5"], "gpus is 5; it must lie in [1, 4]"),
+        (["--max-tp", "0"], "max_tp is 0; it must be at least 1"),
+        (["--max-pp", "-1"], "max_pp is -1; it must be at least 1"),
         (["--seeds", "0"], "seeds is 0; it must be at least 1"),
         (["--threads", "-1"], "threads is -1; it must be at least 0"),
         (["--gpu", "h100"], "the cluster has H100"),

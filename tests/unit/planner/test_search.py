@@ -70,6 +70,13 @@ def test_gpus_are_a_budget() -> None:
     assert half[0].goodput < best.goodput
 
 
+def test_instances_have_no_more_ranks_than_they_may() -> None:
+    every = problem().parallelisms(A100.name)
+    assert {tp for tp, _ in every} > {1, 2}
+    assert problem(max_tp=1, max_pp=1).parallelisms(A100.name) == [(1, 1)]
+    assert problem(max_tp=2).parallelisms(A100.name) == [each for each in every if each[0] <= 2]
+
+
 def test_one_gpu_cannot_be_divided() -> None:
     result = search(problem(node_gpus=1, slo=Slo(2.0, 0.2)))
     assert result.found[0].layout.startswith("colocated")
