@@ -12,14 +12,21 @@ import torch.distributed as dist
 from pdserve.errors import TransferError
 from pdserve.kv.backend import Link, Staging, Transmission
 from pdserve.kv.config import TransferConfig
-from pdserve.kv.store import Store
+from pdserve.kv.store import Store, meet
 
 # Long enough to leave the core to the engine, short against a segment.
 _POLL_S = 50e-6
 
-# torch's own answers to a failed communicator end the process. Here a failed channel is one
-# transfer's misfortune: errors are found by polling, and the communicator is aborted.
-_ENVIRONMENT = {"TORCH_NCCL_ASYNC_ERROR_HANDLING": "0", "TORCH_NCCL_ENABLE_MONITORING": "0"}
+# torch watches each communicator from threads of its own, and their answers to one that failed end
+# the process or hold up its end for minutes. Here a failed channel is one transfer's misfortune:
+# errors are found by polling, and the communicator is aborted. Blocking wait is the mode without
+# these threads (no wait ever blocks: it follows the polling), and the recorder needs them.
+_ENVIRONMENT = {
+    "TORCH_NCCL_BLOCKING_WAIT": "1",
+    "TORCH_NCCL_ASYNC_ERROR_HANDLING": "0",
+    "TORCH_NCCL_ENABLE_MONITORING": "0",
+    "TORCH_FR_BUFFER_SIZE": "0",
+}
 
 
 class NcclBackend:
@@ -36,6 +43,7 @@ class NcclBackend:
     def connect(self, store: Store, rank: int) -> Link:
         """See `Backend.connect`; the first byte is exchanged here, which is when NCCL connects."""
         store.set_timeout(timedelta(seconds=self._config.connect_timeout_s))
+        meet(store, rank)  # once begun, NCCL waits for the other end without a limit
         try:
             group = dist.ProcessGroupNCCL(store, rank, 2, dist.ProcessGroupNCCL.Options())
         except RuntimeError as error:

@@ -9,7 +9,7 @@ from torch._C._distributed_c10d import PrefixStore, Store, TCPStore
 from pdserve.errors import TransferError
 from pdserve.kv.config import TransferConfig
 
-__all__ = ["PrefixStore", "Store", "TCPStore", "forget", "open_store", "reach_store"]
+__all__ = ["PrefixStore", "Store", "TCPStore", "forget", "meet", "open_store", "reach_store"]
 
 
 def open_store(config: TransferConfig) -> TCPStore:
@@ -39,6 +39,18 @@ def reach_store(host: str, port: int, config: TransferConfig) -> TCPStore:
         return TCPStore(host, port, is_master=False, timeout=timeout)
     except RuntimeError as error:
         raise TransferError(f"no store at {host}:{port}: {error}") from error
+
+
+def meet(store: Store, rank: int) -> None:
+    """Returns once ranks 0 and 1 are both at `store`.
+
+    Raises `TransferError` when the other one does not come within the store's timeout.
+    """
+    try:
+        store.set(f"rank {rank}", "here")
+        store.wait([f"rank {1 - rank}"])
+    except RuntimeError as error:
+        raise TransferError(f"rank {1 - rank} did not come: {error}") from error
 
 
 def forget(store: TCPStore, prefix: str, *, keep: str) -> None:

@@ -1,10 +1,14 @@
 """The store where channels meet does not grow with them."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import timedelta
 
+import pytest
 from kv_pair import CONFIG, admitted, pair, until
 
-from pdserve.kv.store import forget, open_store, reach_store
+from pdserve.errors import TransferError
+from pdserve.kv.store import PrefixStore, forget, meet, open_store, reach_store
 
 
 def test_what_stands_under_a_prefix_is_deleted_and_nothing_else():
@@ -33,3 +37,21 @@ async def test_ended_channels_leave_nothing():
             keys.append(reach_store(CONFIG.host, ports[-1], CONFIG).num_keys())
     assert keys[0] > 0
     assert keys == keys[:1] * 3
+
+
+def test_two_ranks_meet():
+    server = open_store(CONFIG)
+
+    def come(rank):
+        meet(PrefixStore("here", reach_store(CONFIG.host, server.port, CONFIG)), rank)
+
+    with ThreadPoolExecutor(2) as executor:
+        list(executor.map(come, (0, 1)))
+
+
+def test_a_rank_that_does_not_come_is_not_waited_for_longer_than_the_timeout():
+    server = open_store(CONFIG)
+    store = PrefixStore("here", reach_store(CONFIG.host, server.port, CONFIG))
+    store.set_timeout(timedelta(seconds=0.1))
+    with pytest.raises(TransferError, match="rank 1 did not come"):
+        meet(store, 0)
