@@ -53,6 +53,10 @@ def load_model(
     `layer_group` is the decoder's. Raises `UnsupportedModelError` naming what is not supported,
     missing, of a wrong shape or superfluous.
     """
+    if device.type == "cuda":
+        # cuDNN's attention makes a plan, tens of milliseconds, for every new batch size and length;
+        # no two steps of an engine are alike. The kernels that are left take any.
+        torch.backends.cuda.enable_cudnn_sdp(False)
     config, store = _open(source)
     checkpoint = Checkpoint(
         config,
