@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from pdserve.engine.noise import gumbel, stream_key, uniform
+from tests.devices import needs_gpu
 
 N = 20_000
 
@@ -23,6 +24,15 @@ def test_numbers_stay_what_they_are():
         0.8323609501268625,
         0.7114095779040024,
     ]
+
+
+@pytest.mark.gpu
+@needs_gpu
+def test_a_gpu_draws_the_same():
+    keys = torch.tensor([[stream_key(seed, seed % 7)] for seed in range(50)])
+    ids = torch.arange(50_000)
+    assert torch.equal(uniform(keys.cuda(), ids.cuda()).cpu(), uniform(keys, ids))
+    torch.testing.assert_close(gumbel(keys.cuda(), ids.cuda()).cpu(), gumbel(keys, ids))
 
 
 def test_the_key_is_that_of_splitmix64():

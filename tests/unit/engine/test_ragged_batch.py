@@ -5,8 +5,8 @@ from hypothesis import strategies as st
 
 from pdserve.engine.batch import RaggedBatch, Span
 from pdserve.engine.grouping import Extent, group_extents
+from tests.devices import CPU, CUDA, needs_gpu
 
-CPU = torch.device("cpu")
 SIZE = 4
 untimed = settings(deadline=None)
 
@@ -116,3 +116,22 @@ def test_one_long_context_does_not_pad_the_others() -> None:
 def test_short_prompts_are_not_padded_to_a_long_one() -> None:
     groups = group_extents([Extent(512, 512), Extent(30, 30), Extent(32, 32)])
     assert groups == [[1, 2], [0]]
+
+
+@pytest.mark.gpu
+@needs_gpu
+def test_a_batch_reaches_a_busy_gpu_unharmed() -> None:
+    """The copies from pinned memory wait in the stream; the memory must not be used anew before."""
+    torch.cuda._sleep(500_000_000)
+    batches = [
+        RaggedBatch.build([Span([i] * 50, i, list(range(40)), True)], SIZE, CUDA) for i in range(50)
+    ]
+    for i, batch in enumerate(batches):
+        assert batch.token_ids.tolist() == [i] * 50
+        assert batch.positions.tolist() == list(range(i, i + 50))
+
+
+@pytest.mark.gpu
+@needs_gpu
+def test_a_batch_without_wanted_logits_reaches_a_gpu() -> None:
+    assert RaggedBatch.build([Span([1, 2], 0, [0], False)], SIZE, CUDA).sampled.tolist() == []

@@ -10,6 +10,7 @@ import torch
 
 from pdserve.engine.sampler import SampleRow, sample
 from pdserve.sampling import SamplingParams
+from tests.devices import needs_gpu
 
 torch.set_num_threads(1)
 
@@ -231,3 +232,29 @@ def test_logprobs_of_the_token_alone_and_of_more_tokens_than_there_are():
 def test_no_logprobs_unless_asked_for():
     (token,) = sample(torch.from_numpy(some_logits(1))[None], [a_row(SamplingParams())])
     assert (token.logprob, token.top) == (None, [])
+
+
+@pytest.mark.gpu
+@needs_gpu
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"temperature": 0.0},
+        {"temperature": 0.8},
+        {"temperature": 0.9, "top_p": 0.95},
+        {"temperature": 1.2, "top_k": 40, "min_p": 0.01},
+        {"repetition_penalty": 1.3, "frequency_penalty": 0.5, "presence_penalty": -0.5},
+        {"logit_bias": {3: 4.0, 9: -100.0}, "min_tokens": 8, "logprobs": 3},
+    ],
+    ids=str,
+)
+def test_a_gpu_chooses_the_same(options):
+    torch.manual_seed(1)
+    logits = 3 * torch.randn(200, 32_000)
+    rows = [a_row(SamplingParams(seed=seed, **options)) for seed in range(len(logits))]
+    there = sample(logits.cuda(), rows)
+    here = sample(logits, rows)
+    assert [each.token_id for each in there] == [each.token_id for each in here]
+    for one, other in zip(there, here, strict=True):
+        assert one.logprob == pytest.approx(other.logprob, rel=1e-4)
+        assert [token for token, _ in one.top] == [token for token, _ in other.top]

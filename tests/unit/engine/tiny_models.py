@@ -93,13 +93,18 @@ def random_tokens(count: int, seed: int = 0, vocab: int = VOCAB) -> list[int]:
 
 
 def make_pool(
-    model: LoadedModel, *, blocks: int, block_size: int, dtype: str = "float32"
+    model: LoadedModel,
+    *,
+    blocks: int,
+    block_size: int,
+    dtype: str = "float32",
+    device: torch.device = CPU,
 ) -> KvPool:
     config = model.config
     layout = KvLayout(
         model.fingerprint, dtype, config.layers, config.kv_heads, config.head_dim, block_size
     )
-    return KvPool(layout, blocks, CPU)
+    return KvPool(layout, blocks, device)
 
 
 class Text:
@@ -116,5 +121,6 @@ class Text:
 
 
 def run(model: LoadedModel, pool: KvPool, spans: Sequence[Span]) -> torch.Tensor:
-    batch = RaggedBatch.build(spans, pool.layout.block_size, CPU)
-    return model.decoder.forward(batch, pool)
+    """The logits, on the CPU."""
+    batch = RaggedBatch.build(spans, pool.layout.block_size, pool.device)
+    return model.decoder.forward(batch, pool).cpu()
