@@ -2,138 +2,82 @@
 
 import asyncio
 import signal
-import sys
-from contextlib import asynccontextmanager, suppress
-from pathlib import Path
 
 import pytest
 import torch
-from kv_pair import CPU, LAYOUT, admitted, kv, kv_source, random_pool, request_ref, until
-from transfer_process import CONFIG, TOKENS, calling, finish, offer, serving
+from kv_pair import until
+from transfer_peer import arrived, line, process, pulling, receiving, sending
+from transfer_process import finish, offer
 
 from pdserve.errors import TransferError
-from pdserve.kv.backend import make_backend
 from pdserve.kv.offer import Outcome
-from pdserve.kv.receiver import Receiver
-from pdserve.kv.sender import Sender
+from tests.devices import DEVICES, nccl_host
 
-SCRIPT = Path(__file__).with_name("transfer_process.py")
 # All that a failure may take: twice a segment and a connection, with room for a slow machine.
-BOUND_S = 20
+BOUND_S = {"cpu": 20, "cuda": 45}
 
 
-@asynccontextmanager
-async def process(*arguments):
-    """A child process; killed at the end, whatever its state."""
-    child = await asyncio.create_subprocess_exec(
-        sys.executable, str(SCRIPT), *arguments, stdout=asyncio.subprocess.PIPE
-    )
-    try:
-        yield child
-    finally:
-        with suppress(ProcessLookupError):
-            child.kill()
-        await child.wait()
+@pytest.fixture(params=DEVICES)
+def device(request, monkeypatch):
+    for name, value in nccl_host().items():
+        monkeypatch.setenv(name, value)
+    return request.param
 
 
-async def line(child):
-    return (await child.stdout.readline()).decode().strip()
+def strike_once(strike):
+    """Called when the first segment has landed."""
+    strikes = [strike]
+    return lambda _: strikes.pop()() if strikes else None
 
 
-@asynccontextmanager
-async def receiving():
-    receiver = Receiver(
-        "D", LAYOUT, 0, random_pool(LAYOUT, seed=1), make_backend(CPU, CONFIG), CONFIG
-    )
-    try:
-        yield receiver
-    finally:
-        await receiver.close()
-        assert (receiver.transfers, receiver.channels) == (0, 0)
-
-
-@asynccontextmanager
-async def sending():
-    """A sender with its gRPC server's address."""
-    backend = make_backend(CPU, CONFIG)
-    sender = Sender("P", LAYOUT, 0, random_pool(LAYOUT), backend, CONFIG)
-    await sender.start()
-    server, address = await serving(sender)
-    try:
-        yield sender, address
-    finally:
-        await sender.close()
-        await server.stop(grace=1)
-        assert (sender.counts.transfers, sender.counts.channels) == (0, 0)
-
-
-def pulling(receiver, address, transfer, incarnation, on_progress=lambda _: None, tokens=TOKENS):
-    return receiver.pull(
-        transfer,
-        request_ref(transfer, incarnation),
-        kv_source(transfer, incarnation),
-        calling(address),
-        admitted(range(50), 0, tokens),
-        on_progress=on_progress,
-    )
-
-
-def arrived(receiver):
-    mine = kv(receiver._shard.pool, range(50), 0, TOKENS)
-    return torch.equal(mine, kv(random_pool(LAYOUT), range(50), 0, TOKENS))
+def bound(device):
+    return asyncio.timeout(BOUND_S[device.type])
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
-async def test_prefill_fails_in_the_middle(how):
-    async with receiving() as receiver:
-        async with process("prefill", "P1") as child:
+async def test_prefill_fails_in_the_middle(device, how):
+    async with receiving(device) as receiver:
+        async with process(device, "prefill", "P1") as child:
             address = await line(child)
-            strike = [child.send_signal]
+            struck = []
+
+            def strike():
+                child.send_signal(how)
+                struck.append(how)
+
             with pytest.raises(TransferError):
-                async with asyncio.timeout(BOUND_S):
-                    await pulling(
-                        receiver,
-                        address,
-                        "t0",
-                        "P1",
-                        on_progress=lambda _: strike.pop()(how) if strike else None,
-                    )
-            assert not strike
+                async with bound(device):
+                    await pulling(receiver, address, "t0", "P1", strike_once(strike))
+            assert struck
             await receiver.settled("t0")
             before = receiver._shard.pool.data.clone()
-            async with asyncio.timeout(BOUND_S):
+            async with bound(device):
                 await until(lambda: not receiver.transfers)
             assert torch.equal(receiver._shard.pool.data, before)
-        async with process("prefill", "P2") as child:
+        async with process(device, "prefill", "P2") as child:
             await pulling(receiver, await line(child), "t0", "P2")
             assert arrived(receiver)
 
 
-async def test_prefill_is_stopped_before_it_answers():
-    async with receiving() as receiver, process("prefill", "P") as child:
+async def test_prefill_is_stopped_before_it_answers(device):
+    async with receiving(device) as receiver, process(device, "prefill", "P") as child:
         address = await line(child)
         child.send_signal(signal.SIGSTOP)
         with pytest.raises(TransferError, match="silent"):
-            async with asyncio.timeout(BOUND_S):
+            async with bound(device):
                 await pulling(receiver, address, "t0", "P")
         child.send_signal(signal.SIGCONT)
         await pulling(receiver, address, "t0", "P")
         assert arrived(receiver)
 
 
-async def test_a_prefill_that_was_stopped_serves_again_over_a_new_channel():
-    async with receiving() as receiver, process("prefill", "P") as child:
+async def test_a_prefill_that_was_stopped_serves_again_over_a_new_channel(device):
+    async with receiving(device) as receiver, process(device, "prefill", "P") as child:
         address = await line(child)
-        strike = [child.send_signal]
+        stop = strike_once(lambda: child.send_signal(signal.SIGSTOP))
         with pytest.raises(TransferError):
-            async with asyncio.timeout(BOUND_S):
-                await pulling(
-                    receiver,
-                    address,
-                    "t0",
-                    "P",
-                    on_progress=lambda _: strike.pop()(signal.SIGSTOP) if strike else None,
-                )
+            async with bound(device):
+                await pulling(receiver, address, "t0", "P", stop)
         child.send_signal(signal.SIGCONT)
         await pulling(receiver, address, "t0", "P")
         assert arrived(receiver)
@@ -141,19 +85,20 @@ async def test_a_prefill_that_was_stopped_serves_again_over_a_new_channel():
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
-async def test_decode_fails_in_the_middle(how):
-    async with sending() as (sender, address):
+async def test_decode_fails_in_the_middle(device, how):
+    async with sending(device) as (sender, address):
         lost = offer(sender, "t0", "P")
-        async with process("decode", address, "t0") as child:
+        async with process(device, "decode", address, "t0") as child:
             await until(lambda: sender.counts.transfers == 1)
             finish(lost)
             assert await line(child) == "landed"
             child.send_signal(how)
-            async with asyncio.timeout(BOUND_S):
+            async with bound(device):
                 assert (await lost.ended()).outcome is Outcome.EXPIRED
                 await sender.settled("t0")
                 await until(lambda: not sender.counts.transfers and not sender.counts.channels)
-        async with receiving() as receiver:
-            finish(offer(sender, "t1", "P"))
-            await pulling(receiver, address, "t1", "P")
-            assert arrived(receiver)
+        kept = offer(sender, "t1", "P")
+        async with process(device, "decode", address, "t1"):
+            await until(lambda: sender.counts.transfers == 1)
+            finish(kept)
+            assert (await kept.ended()).outcome is Outcome.PULLED
