@@ -18,6 +18,7 @@ from grpc import aio
 from pdserve.cli.local_cluster import LocalCluster
 from pdserve.config import InstanceConfig, RouterConfig
 from pdserve.rpc.v1 import router_pb2, router_pb2_grpc
+from tests.devices import DEVICES
 from tests.integration.harness import (
     TIMEOUT_S,
     assert_nothing_left,
@@ -25,6 +26,7 @@ from tests.integration.harness import (
     cluster,
     generate_all,
     greedy,
+    on_device,
 )
 
 pytestmark = [pytest.mark.model, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(150)]
@@ -52,15 +54,15 @@ def make_requests() -> list[router_pb2.GenerateRequest]:
     return [by_ids(prompt, greedy(NEW_TOKENS, ignore_eos=True)) for prompt in prompts]
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def fixture() -> AsyncIterator[Fixture]:
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=DEVICES)
+async def fixture(request: pytest.FixtureRequest) -> AsyncIterator[Fixture]:
     # No prefix cache: every run computes and moves everything, as the first one does.
     instance = InstanceConfig(
         threads=1, prefix_cache=False, max_batch_tokens=128, layer_group=5, lease_s=4,
         segment_timeout_s=1.5, connect_timeout_s=2, drain_grace_s=2,
     )  # fmt: skip
     router = RouterConfig(silence_timeout_s=SILENCE_S, drain_grace_s=2)
-    async with cluster(2, 2, instance, router) as (started, channel):
+    async with cluster(2, 2, on_device(instance, request.param), router) as (started, channel):
         requests = make_requests()
         reference = [answer.ids for answer in await generate_all(channel, requests)]
         yield Fixture(started, channel, requests, reference)

@@ -3,11 +3,13 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+import torch
 from grpc import aio
 
 from pdserve.cli.local_cluster import ClusterSpec, LocalCluster
+from pdserve.cli.tethered import command
 from pdserve.config import InstanceConfig, RouterConfig
 from pdserve.rpc.channel import open_channel
 from pdserve.rpc.v1 import (
@@ -17,10 +19,13 @@ from pdserve.rpc.v1 import (
     router_pb2_grpc,
     types_pb2,
 )
+from tests.devices import nccl_host
 
 TIMEOUT_S = 100.0
 IDLE_TIMEOUT_S = 20.0
 START_TIMEOUT_S = 90.0
+# Of several instances on one GPU, each.
+GPU_KV_BYTES = 1 << 30
 # Where no failure is injected, a machine that is busy elsewhere must not look like one.
 PATIENCE_S = 60.0
 PATIENT = InstanceConfig(
@@ -79,6 +84,19 @@ async def generate_all(
     return [task.result() for task in tasks]
 
 
+def on_device(instance: InstanceConfig, device: torch.device) -> InstanceConfig:
+    """`instance` on `device` in float32, in which an answer does not depend on its batch."""
+    if device.type == "cpu":
+        return replace(instance, device="cpu")
+    return replace(instance, device=str(device), dtype="float32", kv_memory_bytes=GPU_KV_BYTES)
+
+
+def _on_a_host_of_its_own(role: str, *flags: str) -> tuple[str, ...]:
+    """The command line of a process, for `LocalCluster`."""
+    variables = (f"{name}={value}" for name, value in nccl_host().items())
+    return ("env", *variables, *command(role, *flags))
+
+
 @asynccontextmanager
 async def cluster(
     prefill: int,
@@ -86,7 +104,7 @@ async def cluster(
     instance: InstanceConfig | None = None,
     router: RouterConfig | None = None,
 ) -> AsyncIterator[tuple[LocalCluster, aio.Channel]]:
-    """A local cluster of the real model and a channel to its router."""
+    """A local cluster of the real model and a channel to its router; all may share one GPU."""
     spec = ClusterSpec(
         prefill,
         decode,
@@ -94,7 +112,7 @@ async def cluster(
         router or RouterConfig(colocated=prefill == 0, silence_timeout_s=PATIENCE_S),
         START_TIMEOUT_S,
     )
-    async with LocalCluster(spec) as started:
+    async with LocalCluster(spec, command_of=_on_a_host_of_its_own) as started:
         channel = open_channel(started.router_address)
         try:
             yield started, channel

@@ -11,8 +11,17 @@ import torch
 from pdserve.models.source import resolve_model
 from pdserve.rpc.v1 import router_pb2, types_pb2
 from pdserve.text.tokenizer import Tokenizer
+from tests.devices import CUDA, DEVICES, needs_gpu
 from tests.gguf_reference import load_reference
-from tests.integration.harness import PATIENT, Answer, by_ids, cluster, generate_all, greedy
+from tests.integration.harness import (
+    PATIENT,
+    Answer,
+    by_ids,
+    cluster,
+    generate_all,
+    greedy,
+    on_device,
+)
 
 pytestmark = [pytest.mark.model, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(300)]
 
@@ -45,18 +54,25 @@ def requests(prompts: list[list[int]]) -> list[router_pb2.GenerateRequest]:
     return asked
 
 
+@pytest.fixture(scope="module", params=DEVICES)
+def device(request: pytest.FixtureRequest) -> torch.device:
+    return request.param
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def colocated(requests: list[router_pb2.GenerateRequest]) -> list[Answer]:
-    async with cluster(0, 1, WHOLE) as (_, channel):
+async def colocated(
+    requests: list[router_pb2.GenerateRequest], device: torch.device
+) -> list[Answer]:
+    async with cluster(0, 1, on_device(WHOLE, device)) as (_, channel):
         return await generate_all(channel, requests)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def disaggregated(
-    requests: list[router_pb2.GenerateRequest],
+    requests: list[router_pb2.GenerateRequest], device: torch.device
 ) -> AsyncIterator[tuple[list[Answer], list[Answer]]]:
     """The answers of a fresh cluster, and of the same one with a warm prefix cache."""
-    async with cluster(1, 1, WHOLE) as (_, channel):
+    async with cluster(1, 1, on_device(WHOLE, device)) as (_, channel):
         yield await generate_all(channel, requests), await generate_all(channel, requests)
 
 
@@ -105,7 +121,21 @@ async def test_prefix_cache_hits_change_nothing(
 
 
 async def test_chunks_and_layer_groups_change_nothing(
-    requests: list[router_pb2.GenerateRequest], colocated: list[Answer]
+    requests: list[router_pb2.GenerateRequest], colocated: list[Answer], device: torch.device
 ) -> None:
-    async with cluster(1, 1, PIECEWISE) as (_, channel):
+    async with cluster(1, 1, on_device(PIECEWISE, device)) as (_, channel):
         assert_same(await generate_all(channel, requests), colocated)
+
+
+@pytest.mark.gpu
+@needs_gpu
+async def test_bfloat16_mostly_says_the_same(requests: list[router_pb2.GenerateRequest]) -> None:
+    """Its rounding differs with the batch, so that some answers part ways somewhere."""
+    half = replace(on_device(WHOLE, CUDA), dtype="bfloat16")
+    async with cluster(0, 1, half) as (_, channel):
+        whole = await generate_all(channel, requests)
+    async with cluster(1, 1, half) as (_, channel):
+        halves = await generate_all(channel, requests)
+    assert {each.rung for answer in halves for each in answer.end.attempts} == {"remote"}
+    firsts = [one.ids[:4] == other.ids[:4] for one, other in zip(whole, halves, strict=True)]
+    assert sum(firsts) >= 0.8 * len(firsts)
