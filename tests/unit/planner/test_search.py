@@ -64,9 +64,9 @@ def test_a_rate_is_served_with_as_few_gpus_as_the_search_finds(eight: Search) ->
 
 
 def test_gpus_are_a_budget() -> None:
-    best = search(problem(nodes=2)).found[0]
-    half = search(problem(nodes=2, gpus=8)).found
-    assert all(found.placement.gpus <= 8 for found in half)
+    best = search(problem(nodes=2, node_gpus=2)).found[0]
+    half = search(problem(nodes=2, node_gpus=2, gpus=2)).found
+    assert all(found.placement.gpus <= 2 for found in half)
     assert half[0].goodput < best.goodput
 
 
