@@ -56,6 +56,7 @@ class OutgoingTransfer:
         self._begun: asyncio.Future[int] = self._loop.create_future()
         self._acked: asyncio.Future[None] = self._loop.create_future()
         self._stopped: asyncio.Future[str] = self._loop.create_future()
+        self._lost = False
         self._changed = asyncio.Event()
         self._last_seq = 0
         self._complete = False
@@ -66,11 +67,15 @@ class OutgoingTransfer:
         """The offer has changed."""
         self._changed.set()
 
-    def stop(self, reason: str) -> None:
-        """Nothing more is read from the offer's blocks, once the gate has settled."""
+    def stop(self, reason: str, *, lost: bool = False) -> None:
+        """Nothing more is read from the offer's blocks, once the gate has settled.
+
+        `lost`: decode is gone for all that is known, and may not have received what was sent.
+        """
         self.gate.shut()
         if not self._stopped.done():
             self._stopped.set_result(reason)
+            self._lost = lost and not self._acked.done()
 
     async def run(
         self, accepted: prefill_pb2.PullAccepted, requests: AsyncIterator[prefill_pb2.PullKvRequest]
@@ -78,21 +83,24 @@ class OutgoingTransfer:
         """Serves the call until all is pulled (True) or the transfer is stopped (False).
 
         Raises `TransferError` when the channel fails or decode reads nothing, and
-        `InvalidRequestError` when it asks for what there is not. When the call itself breaks, a
-        segment under way takes the channel with it, since nobody may be there to receive it.
+        `InvalidRequestError` when it asks for what there is not. When the call itself breaks, or
+        decode falls silent, what was sent takes the channel with it: nobody may be there to receive
+        it, and not every backend finds that out by itself.
         """
         reader = asyncio.create_task(self._read(requests))
+        in_step = False
         try:
             await self._tell(prefill_pb2.PullKvResponse(accepted=accepted))
             whole = await self._send_or_abort()
+            in_step = not self._lost
             # Decode has nothing more to say and ends its side. A call must be read to that end to
             # be freed: gRPC keeps one whose pending read was cancelled, for ever.
             await asyncio.wait({reader}, timeout=self._patience_s)
             return whole
         finally:
             self.gate.shut()
-            if any(not job.sent.future.done() for job in self._sending):
-                self._channel.close("a pull broke off with a segment under way")
+            if not in_step and (self._last_seq or self._sending):
+                self._channel.close("a pull broke off before decode had all that was sent")
             reader.cancel()
             await asyncio.gather(reader, return_exceptions=True)
 
@@ -208,7 +216,7 @@ class OutgoingTransfer:
                 self._renew()
                 self._take(request)
         finally:
-            self.stop("decode ended the call")
+            self.stop("decode ended the call", lost=True)
 
     def _take(self, request: prefill_pb2.PullKvRequest) -> None:
         match request.WhichOneof("request"):

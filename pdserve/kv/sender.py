@@ -258,7 +258,7 @@ class Sender:
             return False
         self._leases.end(transfer_id)
         for transfer in binding.transfers.values():
-            transfer.stop(reason)
+            transfer.stop(reason, lost=end.outcome is Outcome.EXPIRED)
         binding.offer.end(end)
         return True
 
