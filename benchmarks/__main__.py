@@ -6,6 +6,7 @@ from functools import partial
 
 from benchmarks import (
     bench_capacity,
+    beside_transformers,
     fidelity,
     interference,
     paper,
@@ -31,8 +32,8 @@ MEASUREMENTS = {
     "slow-link": slow_link.run,
     "slo-placement": slo_placement.run,
 }
-# Too long to be among all.
-BY_NAME = ("soak",)
+# Too long, or too large, to be among all.
+BY_NAME = ("soak", "beside-transformers")
 
 
 def main() -> None:
@@ -46,6 +47,17 @@ def main() -> None:
     )
     parser.add_argument("--minutes", type=float, default=30, help="of `soak` (default: 30)")
     parser.add_argument("--real-model", action="store_true", help="`soak` with the default model")
+    parser.add_argument(
+        "--model",
+        default="",
+        help="directory, for `beside-transformers` (default: random weights of the shape of "
+        "Llama 3.1 8B, 16 GB in TMPDIR)",
+    )
+    parser.add_argument(
+        "--small",
+        action="store_true",
+        help="`beside-transformers` with lengths of a 32nd and a tiny model, to try it on a CPU",
+    )
     arguments = parser.parse_args()
     unknown = sorted(set(arguments.name) - {*MEASUREMENTS, *BY_NAME})
     if unknown:
@@ -54,6 +66,11 @@ def main() -> None:
     measurements = MEASUREMENTS | {
         "router": partial(router_overhead.run, sglang_router=arguments.sglang_router),
         "soak": lambda _: soak.run(arguments.minutes, real_model=arguments.real_model),
+        "beside-transformers": partial(
+            beside_transformers.run,
+            model=arguments.model,
+            size=beside_transformers.SMALL if arguments.small else beside_transformers.FULL,
+        ),
     }
     for name in arguments.name or MEASUREMENTS:
         asyncio.run(measurements[name](arguments.repeats))
