@@ -10,6 +10,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
 
 
+@cache
 def load_reference(path: Path) -> torch.nn.Module:
     """SmolLM2-135M in float32 from `path`; `from_pretrained(gguf_file=...)` wants accelerate."""
     config = LlamaConfig(
