@@ -117,8 +117,8 @@ class Links:
 
     def estimates(self, prefills: Slot, decodes: Slot) -> LinkEstimates:
         """What is expected now between the instances with these slots."""
-        # Whole rows first: twice as fast as both at once.
-        links = self._pairs[:_TRANSFERS, prefills].take(decodes, axis=2)
+        # One axis after the other: faster than both at once.
+        links = self._pairs[:_TRANSFERS].take(prefills, axis=1).take(decodes, axis=2)
         kept = np.exp2((links[_AT] - self._clock()) / self._half_life_s)
         seconds = _PRIOR_BYTES / links[_PRIOR] + links[_SECONDS] * kept
         bytes_per_s = (_PRIOR_BYTES + links[_BYTES] * kept) / seconds

@@ -188,10 +188,8 @@ def _down_to_each(works: Works) -> tuple[float, ...]:
     """Tokens, then squares, of each priority together with those above it."""
     high, normal, low = works
     tokens, squares = high.tokens + normal.tokens, high.squares + normal.squares
-    return (
-        *(high.tokens, tokens, tokens + low.tokens),
-        *(high.squares, squares, squares + low.squares),
-    )
+    lowest = tokens + low.tokens, squares + low.squares
+    return high.tokens, tokens, lowest[0], high.squares, squares, lowest[1]
 
 
 def _line(cost: DecodeCost) -> tuple[float, float, float]:

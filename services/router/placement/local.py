@@ -44,7 +44,9 @@ def best_local(request: PlacementRequest, decode: Side, gaps: float) -> Local:
     tokens; `decode` must not be empty.
     """
     load = decode.rows["decoding"] + decode.rows["waiting"]
-    looked_at = {*_least(-decode.cached), *_least(load)}
+    looked_at = {*_least(load)}
+    if decode.cached.any():
+        looked_at.update(_least(-decode.cached))
     locals_ = [_expect(request, decode, int(index), gaps) for index in sorted(looked_at)]
     return min(locals_, key=lambda each: (not each.has_room, each.score.ttft_s))
 

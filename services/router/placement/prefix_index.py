@@ -66,19 +66,20 @@ class PrefixIndex:
         before = -1
         for depth, name in enumerate(names):
             holders = before & self._holders.get(name, 0)
-            if lost := before & ~holders:
+            if holders != before:
                 if depth:
-                    depths.update((slot, depth) for slot in _bits(lost))
+                    _note(depths, before ^ holders, depth)
                 if not holders:
                     return depths
             before = holders
         if names:
-            depths.update((slot, len(names)) for slot in _bits(before))
+            _note(depths, before, len(names))
         return depths
 
 
-def _bits(mask: int) -> Iterable[int]:
+def _note(depths: dict[int, int], mask: int, depth: int) -> None:
+    """Takes `depth` down for every slot of a mask."""
     while mask:
         lowest = mask & -mask
-        yield lowest.bit_length() - 1
+        depths[lowest.bit_length() - 1] = depth
         mask ^= lowest
