@@ -4,17 +4,21 @@ With hundreds of instances a decision is arithmetic on arrays. Candidates are im
 only the rows of those that have changed since are written anew.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import accumulate
 from operator import attrgetter
-from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pdserve.kv.layout import KvLayout
-from pdserve.latency.cost import DecodeCost, InstanceCost, PrefillCost
+from pdserve.latency.cost import (
+    DecodeCost,
+    InstanceCost,
+    PrefillCost,
+    decode_line_s,
+    prefill_s,
+)
 from services.router.placement.slots import Slots
 from services.router.view import Candidate, Works
 
@@ -57,14 +61,12 @@ _WIDTHS = {
     "token_bytes": 1,
     # Whether the costs below are known.
     "known": 1,
-    # The fields of InstanceCost, line by line.
+    # Seconds of a pass: at all, a token and a square; at all, a token of context and a sequence,
+    # these also for batches from `large_from` on.
     "prefill": 3,
     "decode": 3,
     "decode_large": 3,
     "large_from": 1,
-    "pp": 1,
-    "prefill_stage": 1,
-    "dispatch": 2,
 }
 _BEGINS = dict(zip(_WIDTHS, accumulate(_WIDTHS.values(), initial=0), strict=False))
 _PLACES = {
@@ -155,13 +157,10 @@ class Columns:
             layout.block_size,
             layout.token_bytes,
             candidate.cost is not None,
-            *(cost.prefill.base_s, cost.prefill.per_token_s, cost.prefill.per_square_s),
-            *_line(cost.decode),
-            *_line(cost.decode_large),
-            cost.large_from,
-            cost.pp,
-            cost.prefill_stage_s,
-            *(cost.dispatch.base_s, cost.dispatch.per_token_s),
+            *_plane(lambda tokens, squares: prefill_s(cost, tokens, squares)),
+            *_plane(lambda context, batch: decode_line_s(cost.decode, cost, batch, context)),
+            *_plane(lambda context, batch: decode_line_s(cost.decode_large, cost, batch, context)),
+            cost.large_from * cost.pp,
         )
 
 
@@ -192,8 +191,12 @@ def _down_to_each(works: Works) -> tuple[float, ...]:
     return high.tokens, tokens, lowest[0], high.squares, squares, lowest[1]
 
 
-def _line(cost: DecodeCost) -> tuple[float, float, float]:
-    return cost.base_s, cost.per_context_token_s, cost.per_sequence_s
+def _plane(seconds: Callable[[float, float], float]) -> tuple[float, float, float]:
+    """What describes a formula of `pdserve.latency.cost`, all of which are linear: at nothing, and
+    by how much it grows with each of its two quantities.
+    """
+    base_s = seconds(0.0, 0.0)
+    return base_s, seconds(1.0, 0.0) - base_s, seconds(0.0, 1.0) - base_s
 
 
 def layouts_in(rows: Rows) -> list[int]:
@@ -201,25 +204,3 @@ def layouts_in(rows: Rows) -> list[int]:
     numbers = rows["layout"]
     first = numbers[0]
     return [int(first)] if (numbers == first).all() else [int(each) for each in set(numbers)]
-
-
-def costs(rows: Rows) -> Any:
-    """The rows as one `InstanceCost` whose numbers are arrays: `pdserve.latency.cost` takes it."""
-    prefill, dispatch = rows["prefill"], rows["dispatch"]
-    return SimpleNamespace(
-        prefill=SimpleNamespace(base_s=prefill[0], per_token_s=prefill[1], per_square_s=prefill[2]),
-        pp=rows["pp"],
-        prefill_stage_s=rows["prefill_stage"],
-        dispatch=SimpleNamespace(base_s=dispatch[0], per_token_s=dispatch[1]),
-    )
-
-
-def decode_lines(rows: Rows, batch: Floats) -> Any:
-    """The `DecodeCost` that holds for each row's batch, with arrays for numbers."""
-    large = batch >= rows["large_from"] * rows["pp"]
-    base_s, per_context_token_s, per_sequence_s = np.where(
-        large, rows["decode_large"], rows["decode"]
-    )
-    return SimpleNamespace(
-        base_s=base_s, per_context_token_s=per_context_token_s, per_sequence_s=per_sequence_s
-    )

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pdserve.latency.cost import decode_line_s, prefill_s
 from pdserve.rpc.v1 import types_pb2
 from services.router.links import LinkEstimates
-from services.router.placement.columns import Rows, costs, decode_lines
+from services.router.placement.columns import Rows
 from services.router.placer import PRIORITIES
 
 Floats = NDArray[np.float64]
@@ -70,26 +69,25 @@ def prefills(
 
 def _work_s(rows: Rows, tokens: Floats, squares: Floats) -> Floats:
     """Seconds `[…, p]` of prefill passes over so much work, in batches of the instance's budget."""
-    cost = costs(rows)
+    base_s, per_token_s, per_square_s = rows["prefill"]
     batches = np.ceil(tokens / rows["batch_tokens"])
-    # One batch costs its base; so does each further one.
-    base_s = prefill_s(cost, 0.0, 0.0)
-    whole = prefill_s(cost, tokens, squares) + (batches - 1) * base_s  # type: ignore[arg-type]
-    return np.asarray(np.where(batches > 0, whole, 0.0))
+    return np.asarray(base_s * batches + per_token_s * tokens + per_square_s * squares)
 
 
 def decodes(rows: Rows, tokens: int, habits: Habits) -> Decodes:
     """What a request with `tokens` of context has to expect of each instance."""
     batch = rows["decoding"] + 1
     context = rows["context"] + tokens
-    lines = decode_lines(rows, batch)
-    step_s = decode_line_s(lines, costs(rows), batch, context)  # type: ignore[arg-type]
+    large = batch >= rows["large_from"]
+    lines = np.where(large, rows["decode_large"], rows["decode"])
+    base_s, per_context_token_s, per_sequence_s = lines
+    step_s = base_s + per_context_token_s * context + per_sequence_s * batch
     # Those that decode leave one by one, each with its blocks and its seat.
     lacking = np.maximum(0.0, rows["waiting"] + tokens + 1 - rows["free"])
     blocks_s = habits.decode_s * lacking / np.maximum(rows["context"], 1.0)
     standing = np.maximum(0.0, batch - rows["batch_seqs"])
     seats_s = habits.decode_s * standing / rows["batch_seqs"]
-    return Decodes(np.asarray(step_s), np.maximum(blocks_s, seats_s))
+    return Decodes(step_s, np.maximum(blocks_s, seats_s))
 
 
 def handoffs(
