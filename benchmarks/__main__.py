@@ -9,6 +9,7 @@ from benchmarks import (
     beside_transformers,
     fidelity,
     interference,
+    kv_link,
     paper,
     placement_speed,
     planner_speed,
@@ -31,6 +32,7 @@ MEASUREMENTS = {
     "placement": placement_speed.run,
     "slow-link": slow_link.run,
     "slo-placement": slo_placement.run,
+    "kv-link": kv_link.run,
 }
 # Too long, or too large, to be among all.
 BY_NAME = ("soak", "beside-transformers")

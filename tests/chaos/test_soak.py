@@ -1,4 +1,4 @@
-"""A short soak; `make chaos` runs one of two minutes, `make soak` one of thirty."""
+"""A short soak; CI and `make chaos` run one of two minutes, `make soak` one of thirty."""
 
 import os
 
