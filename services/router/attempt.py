@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Coroutine
-from functools import partial
+from contextlib import AbstractContextManager, ExitStack
 from typing import Any, TypeVar
 
 from services.router.breakers import Breakers
@@ -34,11 +34,19 @@ class Attempts:
         to free what it may still hold.
         """
         pair = prefill.incarnation, decode.incarnation
-        handoff = Handoff(partial(self._breakers.succeeded, *pair))
+        # The KV counts as under way from the decision on: the next one must not see a free link.
+        flight = ExitStack()
+        flight.enter_context(_in_flight(live, prefill, decode))
+
+        def landed() -> None:
+            self._breakers.succeeded(*pair)
+            flight.close()
+
+        handoff = Handoff(landed)
         first = PrefillLeg(live, prefill, handoff)
         second = DecodeLeg(live, decode, handoff)
         try:
-            with live.dispatch(prefill) as to_prefill, live.dispatch(decode) as to_decode:
+            with flight, live.dispatch(prefill) as to_prefill, live.dispatch(decode) as to_decode:
                 return await _first_result(
                     _until_handed_off(_unless_cut(first.run(to_prefill), prefill), handoff),
                     _unless_cut(second.run(to_decode), decode),
@@ -59,6 +67,14 @@ class Attempts:
         leg = DecodeLeg(live, decode, Handoff.none())
         with live.dispatch(decode) as dispatch:
             return await _first_result(_unless_cut(leg.run(dispatch), decode), guard(live, decode))
+
+
+def _in_flight(
+    live: LiveRequest, prefill: Instance, decode: Instance
+) -> AbstractContextManager[None]:
+    size_bytes = live.tokens_to_prefill * decode.layout.token_bytes
+    links = decode.knowledge.links
+    return links.in_flight(prefill.incarnation, decode.incarnation, size_bytes)
 
 
 async def _until_handed_off(part: Coroutine[Any, Any, _T], handoff: Handoff) -> _T | None:

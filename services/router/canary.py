@@ -87,7 +87,9 @@ class Canary:
             end_token_ids=frozenset(),
         )
         detokenizer = self._model.tokenizer.detokenizer(continuing=True)
-        return LiveRequest(generation, detokenizer, Timeline(now), now + DEADLINE_S, self._unread)
+        # Whoever waits for the answer gives up first: then it is known how far the canary came.
+        deadline = now + DEADLINE_S + 1
+        return LiveRequest(generation, detokenizer, Timeline(now), deadline, self._unread)
 
 
 def _outcome(live: LiveRequest, otherwise: CanaryOutcome) -> CanaryOutcome:

@@ -1,7 +1,6 @@
 """The part of an attempt that runs on a decode instance."""
 
 import time
-from contextlib import AbstractContextManager, ExitStack
 
 from grpc import aio
 
@@ -23,21 +22,10 @@ class DecodeLeg:
         self._live = live
         self._handoff = handoff
         self._ref = live.ref(instance.incarnation)
-        # The KV on its way here, until it has landed.
-        self._flight = ExitStack()
 
     async def run(self, dispatch: Dispatch) -> FinishReason:
         """Delivers tokens until the generation ends; returns why. Raises `InstanceFailure`."""
-        source = await self._handoff.source
-        with self._flight:
-            if source is not None:
-                self._flight.enter_context(self._in_flight(source))
-            return await self._follow(self._request(source), dispatch)
-
-    def _in_flight(self, source: types_pb2.KvSource) -> AbstractContextManager[None]:
-        links = self.instance.knowledge.links
-        size_bytes = self._live.tokens_to_prefill * self.instance.layout.token_bytes
-        return links.in_flight(source.incarnation, self.instance.incarnation, size_bytes)
+        return await self._follow(self._request(await self._handoff.source), dispatch)
 
     async def _follow(self, request: decode_pb2.DecodeRequest, dispatch: Dispatch) -> FinishReason:
         call = self.instance.decode.Run(request, timeout=self._live.remaining_s())
@@ -82,7 +70,6 @@ class DecodeLeg:
         times.transfer_s = kv_ready.transfer_s
         times.transfer_bytes = kv_ready.bytes
         self._handoff.land()
-        self._flight.close()
         source = self._handoff.source.result()
         if source is not None:
             self.instance.knowledge.links.observe(
@@ -95,9 +82,6 @@ class DecodeLeg:
             raise self._failure(f"finished after {finished.output_tokens} tokens; {have} came")
         if not finished.reason:
             raise self._failure("finished without a reason")
-        timeline = self._live.timeline
-        if timeline.first_token is not None and timeline.last_token is not None:
-            self.instance.knowledge.ended(have, timeline.last_token - timeline.first_token)
         return finished.reason
 
     def _failure(self, text: str) -> InstanceFailure:

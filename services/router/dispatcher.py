@@ -8,7 +8,9 @@ from dataclasses import dataclass, replace
 from pdserve.errors import OverloadedError, PdserveError, UnavailableError
 from services.router.fleet import Fleet
 from services.router.instance import Instance
+from services.router.placement.eligible import able_decodes
 from services.router.placer import Placement, PlacementRequest, Placer, Refusal
+from services.router.view import FleetView
 
 _RETRY_AFTER_S = 1.0
 # Load reports are many: whoever waits asks again at most so often.
@@ -31,11 +33,14 @@ class Dispatcher:
         self._fleet = fleet
         self._placer = placer
         self._timeout_s = timeout_s
+        self._shared: tuple[asyncio.Event, FleetView] | None = None
 
     def ready(self) -> bool:
-        """Whether some placement is possible now."""
-        answer = self._placer.place(PlacementRequest(1, 1), self._fleet.view())
-        return isinstance(answer, Placement)
+        """Whether a request could be placed now: any decode instance can do both phases.
+
+        The placer is not asked: this is no request, and takes nobody's turn.
+        """
+        return bool(able_decodes(PlacementRequest(1, 1), self._fleet.view()))
 
     async def assign(self, request: PlacementRequest) -> Assignment | Refusal:
         """An assignment, valid until the caller awaits anything; or the refusal that holds, at once
@@ -49,7 +54,7 @@ class Dispatcher:
                 while isinstance(answer, Refusal) and not answer.overloaded:
                     await self._fleet.changed().wait()
                     await asyncio.sleep(_PAUSE_S)
-                    answer = self._ask(request)
+                    answer = self._ask_again(request)
         if isinstance(answer, Placement):
             return self._resolve(replace(answer, decision_s=decision_s))
         if answer.overloaded:
@@ -58,6 +63,18 @@ class Dispatcher:
 
     def _ask(self, request: PlacementRequest) -> Placement | Refusal:
         return self._placer.place(request, self._fleet.view())
+
+    def _ask_again(self, request: PlacementRequest) -> Placement | Refusal:
+        """As `_ask`. Where many wait, all that ask between two reports look at one view, until the
+        first is placed and has changed it.
+        """
+        moment = self._fleet.changed()
+        if self._shared is None or self._shared[0] is not moment:
+            self._shared = moment, self._fleet.view()
+        answer = self._placer.place(request, self._shared[1])
+        if isinstance(answer, Placement):
+            self._shared = None
+        return answer
 
     def _resolve(self, placement: Placement) -> Assignment:
         prefill = placement.prefill

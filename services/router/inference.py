@@ -31,8 +31,13 @@ class InferenceServicer:
         self, request: router_pb2.GenerateRequest, context: "GenerateContext"
     ) -> None:
         """Streams the generated text; cancelling the call ends everything that it started."""
+
+        async def write(event: router_pb2.GenerateEvent) -> bool:
+            await context.write(event)
+            return True
+
         with self._serving.visit(self._authenticate(context)) as visit:
-            await self._serving.generate(request, context.time_remaining(), context.write, visit)
+            await self._serving.generate(request, context.time_remaining(), write, visit)
 
     @servicer_method
     async def ListModels(  # noqa: N802

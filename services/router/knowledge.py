@@ -41,6 +41,10 @@ class Knowledge:
         # What prefill costs lately, wherever it was learned: decode instances seldom do it.
         self._prefill = _NEVER
 
+    def knows(self, role: Role, incarnation: str) -> bool:
+        """Whether an instance has joined."""
+        return incarnation in (self.links.prefills if role is Role.PREFILL else self.links.decodes)
+
     def join(self, address: InstanceAddress, incarnation: str) -> None:
         """Makes room for what will be learned of an instance."""
         self.links.join(address.role, incarnation, address.place)

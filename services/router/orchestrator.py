@@ -8,6 +8,7 @@ from services.router.attempt import Attempts
 from services.router.dispatcher import Assignment, Dispatcher, refusal_error
 from services.router.failure import AttemptFailed, must_prove_itself
 from services.router.generation import FinishReason
+from services.router.knowledge import Knowledge
 from services.router.live import LiveRequest
 from services.router.metrics import RouterMetrics
 from services.router.retries import Retries
@@ -35,12 +36,14 @@ class Orchestrator:
         attempts: Attempts,
         budget: RetryBudget,
         metrics: RouterMetrics,
+        knowledge: Knowledge,
         max_attempts: int,
     ) -> None:
         self._dispatcher = dispatcher
         self._attempts = attempts
         self._budget = budget
         self._metrics = metrics
+        self._knowledge = knowledge
         self._max_attempts = max_attempts
 
     async def run(self, live: LiveRequest) -> FinishReason:
@@ -49,9 +52,18 @@ class Orchestrator:
         Raises the `PdserveError` that ends the request where no attempt could.
         """
         try:
-            return live.end(await self._attempt_until_done(live))
+            reason = await self._attempt_until_done(live)
+            self._learn(live)
+            return live.end(reason)
         finally:
             live.outbox.close()
+
+    def _learn(self, live: LiveRequest) -> None:
+        """Here and not in the legs, which canaries take as well: those are no client's habit."""
+        timeline = live.timeline
+        if timeline.first_token is not None and timeline.last_token is not None:
+            seconds = timeline.last_token - timeline.first_token
+            self._knowledge.ended(len(live.output.token_ids), seconds)
 
     async def _attempt_until_done(self, live: LiveRequest) -> FinishReason:
         self._budget.deposit()

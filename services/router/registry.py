@@ -12,14 +12,15 @@ _RETRY_AFTER_S = 1.0
 
 
 class RequestRegistry:
-    """Bounds the requests that are here, keeps their ids distinct, and closes for a drain.
+    """Bounds the requests that are here, keeps the ids of each client's distinct, and closes for
+    a drain.
 
     There may be `limit` that run or wait, and a few that have not been read yet.
     """
 
     def __init__(self, limit: int) -> None:
         self._limit = limit + READING
-        self._running: set[str] = set()
+        self._running: set[tuple[str, str]] = set()
         self._closed = False
         self._idle = asyncio.Event()
         self._idle.set()
@@ -30,19 +31,20 @@ class RequestRegistry:
         return len(self._running)
 
     @contextmanager
-    def enter(self, request_id: str) -> Iterator[None]:
-        """The request is here as long as the context lasts.
+    def enter(self, client: str, request_id: str) -> Iterator[None]:
+        """The request of `client` is here as long as the context lasts.
 
         Raises `UnavailableError` while draining, `OverloadedError` when too many are here, and
-        `InvalidRequestError` when this id is.
+        `InvalidRequestError` when one of this client's has the same id; nobody learns of another's.
         """
-        self._check(request_id)
-        self._running.add(request_id)
+        key = client, request_id
+        self._check(key)
+        self._running.add(key)
         self._idle.clear()
         try:
             yield
         finally:
-            self._running.discard(request_id)
+            self._running.discard(key)
             if not self._running:
                 self._idle.set()
 
@@ -59,14 +61,14 @@ class RequestRegistry:
         """Returns when no request is here."""
         await self._idle.wait()
 
-    def _check(self, request_id: str) -> None:
+    def _check(self, key: tuple[str, str]) -> None:
         if self._closed:
             raise UnavailableError("the router is draining; use another one")
-        if request_id in self._running:
+        if key in self._running:
             raise InvalidRequestError(
-                f"ref.request_id {request_id!r} belongs to a request that runs now",
+                f"ref.request_id {key[1]!r} belongs to a request that runs now",
                 field="ref.request_id",
-                limit="unique among running requests",
+                limit="unique among the client's running requests",
             )
         if len(self._running) >= self._limit:
             raise OverloadedError(

@@ -41,14 +41,25 @@ class Releaser:
 
 
 async def _release(instance: Instance, request: prefill_pb2.ReleaseRequest) -> None:
+    """Makes the call. An instance that has left discovery may have no channel any more."""
     try:
         await instance.prefill.Release(request, timeout=_DEADLINE_S)
     except aio.AioRpcError as error:
-        log.debug(
-            "release failed",
-            extra={
-                "request_id": request.ref.request_id,
-                "instance": instance.name,
-                "status": error.code().name,
-            },
-        )
+        status = error.code().name
+    except aio.UsageError:
+        status = "the channel was closed"
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        status = "the channel was closed during the call"
+    else:
+        return
+    log.debug(
+        "release failed",
+        extra={
+            "request_id": request.ref.request_id,
+            "instance": instance.name,
+            "status": status,
+        },
+    )

@@ -76,6 +76,7 @@ class Router:
             attempts,
             RetryBudget(config.retry_share),
             self._metrics,
+            knowledge,
             config.max_attempts,
         )
         self._canaries = Canaries(

@@ -28,8 +28,9 @@ from services.router.registry import RequestRegistry
 
 log = logging.getLogger(__name__)
 
-# Hands one event to the client, and waits while the client does not keep up.
-Write: TypeAlias = Callable[[router_pb2.GenerateEvent], Awaitable[None]]
+# Hands one event to the client, and waits while the client does not keep up. False: nothing of the
+# event has gone out, since it makes nothing that the client could see.
+Write: TypeAlias = Callable[[router_pb2.GenerateEvent], Awaitable[bool]]
 
 
 class Serving:
@@ -87,7 +88,7 @@ class Serving:
             try:
                 with (
                     self._explanations.record(request, request_id, client, received) as record,
-                    self._registry.enter(request_id),
+                    self._registry.enter(client, request_id),
                 ):
                     visit.enter()
                     last = await self._generate(
@@ -174,12 +175,14 @@ class Serving:
         try:
             while (event := await live.outbox.get()) is not None:
                 admitted.produced(len(event.delta.tokens))
-                await write(event)
-                live.written()
+                if await write(event):
+                    live.written()
             reason = await producer
         finally:
             producer.cancel()
             await asyncio.gather(producer, return_exceptions=True)
+        # Tokens of which the client has seen nothing reach it with the end.
+        live.written()
         last = live.finished(reason)
         record.finished(last.finished)
         await write(last)

@@ -82,13 +82,17 @@ class Watcher:
         self._stood_still_s = 0.0
 
     async def run(self) -> None:
-        """Watches until it is cancelled."""
+        """Watches until it is cancelled. What nobody foresaw costs the instance, not the router."""
         grace_s = self._config.request_timeout_s
         async with RenewedChannel(self.address.address, self._tls, grace_s) as channel:
             try:
                 while True:
-                    if self._may_answer(channel.current):
-                        await self._follow_one_stream(channel.current)
+                    try:
+                        if self._may_answer(channel.current):
+                            await self._follow_one_stream(channel.current)
+                    except Exception as error:
+                        log.exception("watching %s failed", self.address.name)
+                        self._withdraw(State.DOWN, f"the router failed to watch it: {error!r}")
                     self._lose_if_silent()
                     await asyncio.sleep(_RECONNECT_PAUSE_S)
                     self._renew(channel)
@@ -203,6 +207,8 @@ class Watcher:
         if report.info.model not in self._model.names:
             text = f"its model is {report.info.model}, the router's is {self._model.id}"
             self._withdraw(State.DOWN, text)
+        elif self._is_known_already(report):
+            self._withdraw(State.DOWN, "another address leads to the same instance")
         elif self._is_stuck(report):
             text = f"its step has not ended for {report.step_age_s:.1f} s"
             self._withdraw(State.SILENT, text, dead=True)
@@ -210,6 +216,12 @@ class Watcher:
             self._meet(channel, report)
             self._enter(State.DRAINING if report.draining else State.UP, "")
         self._on_change()
+
+    def _is_known_already(self, report: types_pb2.LoadReport) -> bool:
+        """Whether another watcher has met the instance first."""
+        incarnation = report.info.incarnation
+        mine = self.instance is not None and self.instance.incarnation == incarnation
+        return not mine and self._knowledge.knows(self.address.role, incarnation)
 
     def _is_stuck(self, report: types_pb2.LoadReport) -> bool:
         """Whether a step takes too long. It stays so until that step ends, although those whose

@@ -62,7 +62,7 @@ class Door:
                 self._metrics.admitted(live.generation.priority, admitted.waited_s)
                 yield admitted
         finally:
-            visit.account.give_back(reserved - _used_tokens(live))
+            visit.settle(reserved, _used_tokens(live))
 
 
 def _ticket(client: Client, live: LiveRequest) -> Ticket:

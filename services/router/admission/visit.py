@@ -18,6 +18,7 @@ class Visit:
         self._runs = runs
         self._inside = False
         self._undecided = runs
+        # What the runs may need; once that is reserved, what no run has settled.
         self._tokens = 0
         self._reserved = asyncio.Event()
 
@@ -28,7 +29,14 @@ class Visit:
             self._inside = True
 
     def leave(self) -> None:
-        """All runs have ended."""
+        """All runs have ended.
+
+        What is left of the reserved tokens belongs to runs that were cancelled before they learned
+        of it, and is given back.
+        """
+        if self._reserved.is_set():
+            self.account.give_back(self._tokens)
+            self._tokens = 0
         if self._inside:
             self.account.leave(self._runs)
             self._inside = False
@@ -44,3 +52,8 @@ class Visit:
             self.account.reserve(self._tokens)
             self._reserved.set()
         await self._reserved.wait()
+
+    def settle(self, reserved: int, used: int) -> None:
+        """A run that had reserved so many tokens has ended, and has used so many."""
+        self._tokens -= reserved
+        self.account.give_back(reserved - used)

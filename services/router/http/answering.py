@@ -17,7 +17,7 @@ from services.router.http.order import Order
 from services.router.http.sse import EventStream
 from services.router.serving import Serving
 
-OnEvent = Callable[[int, router_pb2.GenerateEvent], Awaitable[None]]
+OnEvent = Callable[[int, router_pb2.GenerateEvent], Awaitable[bool]]
 
 
 class Answering:
@@ -46,7 +46,12 @@ class Answering:
         choices = [
             ChoiceText(index, keep_tokens=order.logprobs) for index in range(len(order.runs))
         ]
-        await self._run(lambda index, event: choices[index].take(event))
+
+        async def on_event(index: int, event: router_pb2.GenerateEvent) -> bool:
+            await choices[index].take(event)
+            return True
+
+        await self._run(on_event)
         ends = [choice.end for choice in choices]
         return {
             **self._common,
@@ -64,12 +69,13 @@ class Answering:
         ends: dict[int, router_pb2.Finished] = {}
         opened: set[int] = set()
 
-        async def on_event(index: int, event: router_pb2.GenerateEvent) -> None:
+        async def on_event(index: int, event: router_pb2.GenerateEvent) -> bool:
             chunks = self._chunks(index, event, opened)
             if event.HasField("finished"):
                 ends[index] = event.finished
             if chunks:
                 await events.send(*map(self._chunk, chunks))
+            return bool(chunks)
 
         try:
             await self._run(on_event)

@@ -1,12 +1,12 @@
 """The rung on which decode computes the prompt itself, in chunks between its decode steps."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pdserve.latency.cost import decode_s, mixed_s
+from pdserve.latency.cost import InstanceCost, decode_s, mixed_s
 from services.router.placement.columns import BATCH_TOKENS, GUESS
 from services.router.placement.sides import Side
 from services.router.placer import Placement, PlacementRequest, Rung, Score
@@ -23,13 +23,15 @@ class Local:
     """What is expected where decode computes the prompt.
 
     `total_s` is until the expected end. `extra_s` is what the steps of all that decode there take
-    longer by it, together. `has_room` says whether they keep their TPOT meanwhile, and the request
+    longer by it, together. `known` says whether all that rests on what the instance costs, and not
+    on a guess; `has_room`, whether it is known that they keep their TPOT meanwhile and the request
     need not wait for memory.
     """
 
     decode: Candidate
     total_s: float
     extra_s: float
+    known: bool
     has_room: bool
     score: Score
 
@@ -59,7 +61,8 @@ def _least(values: NDArray[np.float64]) -> NDArray[np.intp]:
 
 def _expect(request: PlacementRequest, decode: Side, index: int, gaps: float) -> Local:
     candidate = decode.candidates[index]
-    cost, load = candidate.cost or GUESS, candidate.load
+    cost, known = _cost(candidate)
+    load = candidate.load
     batch, context = load.decoding, load.tokens
     cached = int(decode.cached[index])
     tokens, squares = request.tokens - cached, request.tokens**2 - cached**2
@@ -75,7 +78,8 @@ def _expect(request: PlacementRequest, decode: Side, index: int, gaps: float) ->
         total_s=queue_s + compute_s + tpot_s * gaps,
         # The request's own time counts too: that of the device is not free when nobody decodes.
         extra_s=chunks * (step_s - before_s) * (batch + 1),
-        has_room=candidate.cost is not None and _has_room(request, candidate, step_s, before_s),
+        known=known,
+        has_room=known and _has_room(request, candidate, step_s, before_s),
         score=Score(
             rung=Rung.LOCAL,
             prefill="",
@@ -91,6 +95,16 @@ def _expect(request: PlacementRequest, decode: Side, index: int, gaps: float) ->
             verdict="chosen",
         ),
     )
+
+
+def _cost(candidate: Candidate) -> tuple[InstanceCost, bool]:
+    """What the candidate's passes cost, and whether that is known; guessed where it is not."""
+    cost = candidate.cost
+    if cost is None:
+        return GUESS, False
+    # Decode that has never computed a prompt, and nobody else has either.
+    known = math.isfinite(cost.prefill.base_s)
+    return (cost if known else replace(cost, prefill=GUESS.prefill)), known
 
 
 def _has_room(

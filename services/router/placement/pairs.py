@@ -50,13 +50,12 @@ class Pairs:
         """The pair to take; `lot` decides among equals. There must be one that can be used."""
         columns = self.usable.shape[1]
         left = np.flatnonzero(self.usable)
-        if self.objectives.any:
-            violation = self.violation.ravel()[left]
-            least = violation.min()
-            left = left[violation <= least + VIOLATION_SLACK]
-            if least <= VIOLATION_SLACK:
-                left = _least(left, -self.prefill.cached[left // columns])
-                left = self._packed(left)
+        violation = self.violation.ravel()[left]
+        least = violation.min()
+        left = left[violation <= least + VIOLATION_SLACK]
+        if self.objectives.any and least <= VIOLATION_SLACK:
+            left = _least(left, -self.prefill.cached[left // columns])
+            left = self._packed(left)
         total_s = self.total_s.ravel()[left]
         left = _least(left, total_s, _TIME_SLACK_S + _TIME_SLACK * total_s.min())
         return self._pair(lot.choice(left))

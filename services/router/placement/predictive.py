@@ -32,6 +32,7 @@ from services.router.placement.pairs import VIOLATION_SLACK, Pair, Pairs, weigh
 from services.router.placement.prediction import decodes, handoffs, prefills
 from services.router.placement.sides import Side, Sides
 from services.router.placer import (
+    Objectives,
     OpenPairs,
     Placement,
     PlacementRequest,
@@ -80,17 +81,26 @@ class Predictive:
         pairs = self._pairs(request, sources, decode, gaps) if sources else None
         if pairs is None or not pairs.count:
             why = no_pair(sources, decode.candidates, view)
-            return overload(request, view) or local.placement(why)
+            return overload(request, view) or self._local_alone(request, local, why)
         best = pairs.best(self._lot)
         if local.has_room and (why := _local_is_better(local, pairs, best)):
             return local.placement(why)
-        if (
-            request.objectives.hard
-            and pairs.violation[best] > VIOLATION_SLACK
-            and pairs.known(best)
-        ):
-            return self._refusal(pairs, best)
+        if _insists(request) and pairs.violation[best] > VIOLATION_SLACK and pairs.known(best):
+            batch = float(pairs.decode.rows["decoding"][best[1]])
+            scores = pairs.score(best, "misses least"), *pairs.runners_up(best)
+            where = f"on the best of {pairs.count} pairs"
+            return self._refusal(request.objectives, scores, batch, where)
         return _remote(pairs, best)
+
+    def _local_alone(
+        self, request: PlacementRequest, local: Local, why: str
+    ) -> Placement | Refusal:
+        """The local rung where there is no other; a hard objective holds there as well."""
+        if _insists(request) and local.score.violation > VIOLATION_SLACK and local.known:
+            where = f"{why}; on {local.decode.name} alone"
+            batch = float(local.decode.load.decoding)
+            return self._refusal(request.objectives, (local.score,), batch, where)
+        return local.placement(why)
 
     def _gaps(self, request: PlacementRequest) -> float:
         """How many gaps between its tokens the request is expected to have."""
@@ -137,15 +147,19 @@ class Predictive:
                 usable[rows[source], columns[target]] = False
         return usable
 
-    def _refusal(self, pairs: Pairs, best: Pair) -> Refusal:
-        """Says at once what a client would else find out too late (DESIGN: the last rung)."""
-        expected, objectives = pairs.score(best, ""), pairs.objectives
+    def _refusal(
+        self, objectives: Objectives, scores: tuple[Score, ...], batch: float, where: str
+    ) -> Refusal:
+        """Says at once what a client would else find out too late (DESIGN: the last rung).
+
+        The first of `scores` misses least; so many decode there as `batch` says.
+        """
+        expected = scores[0]
         late_s, field = 0.0, ""
         missed = []
         if objectives.tpot_s is not None and expected.tpot_s > objectives.tpot_s:
             # One of those that decode there has to end.
-            batch = max(1.0, float(pairs.decode.rows["decoding"][best[1]]))
-            late_s, field = self._knowledge.habits.decode_s / batch, "slo.tpot_ms"
+            late_s, field = self._knowledge.habits.decode_s / max(1.0, batch), "slo.tpot_ms"
             missed.append(f"TPOT is {expected.tpot_s:.3g} s, {objectives.tpot_s:.3g} s is wanted")
         if objectives.ttft_s is not None and expected.ttft_s > objectives.ttft_s:
             late_s = max(late_s, expected.ttft_s - objectives.ttft_s)
@@ -154,12 +168,17 @@ class Predictive:
             missed.append(f"TTFT is {expected.ttft_s:.3g} s, {left_s:.3g} s is left")
         what = " and the ".join(missed) or "TPOT of those that run already would be missed"
         return Refusal(
-            f"on the best of {pairs.count} pairs the expected {what}",
+            f"{where} the expected {what}",
             overloaded=True,
             retry_after_s=max(_MIN_RETRY_S, late_s),
             field=field or "slo.tpot_ms",
-            scores=(pairs.score(best, "misses least"), *pairs.runners_up(best)),
+            scores=scores,
         )
+
+
+def _insists(request: PlacementRequest) -> bool:
+    """Whether the request is rather refused than served late."""
+    return request.objectives.hard and request.objectives.any
 
 
 def _shortlist(ttft_s: NDArray[np.float64], cached: NDArray[np.float64]) -> NDArray[np.intp]:

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import cache
@@ -100,7 +100,10 @@ class Members:
         self.change(instances)
 
     def change(self, instances: list[FakeInstance]) -> None:
-        self._changes.put_nowait(tuple(fake.address for fake in instances))
+        self.name(fake.address for fake in instances)
+
+    def name(self, addresses: Iterable[InstanceAddress]) -> None:
+        self._changes.put_nowait(tuple(addresses))
 
     async def watch(self) -> AsyncIterator[tuple[InstanceAddress, ...]]:
         while True:

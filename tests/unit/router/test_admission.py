@@ -103,6 +103,20 @@ async def test_a_key_lowers_the_class_that_a_request_asks_for(tmp_path: Path) ->
         assert [applied[BOB, asked] for asked in range(4)] == [1, 1, 1, 1]
 
 
+async def test_an_id_is_taken_by_the_requests_of_its_own_key_alone(tmp_path: Path) -> None:
+    async with bench(api_keys=write_keys(tmp_path)) as it:
+        ref = types_pb2.RequestRef(request_id="1")
+        leave = asyncio.Event()
+        it.prefill[0].scripts = [Script(before={"queued": leave.wait})]
+        runs = it.aside.run(generate(it, "first", ALICE, ref=ref))
+        await it.until(lambda: it.prefill[0].running == 1)
+        error = await refusal(it, key=ALICE, ref=ref)
+        assert (error.reason, error.field) == ("invalid_argument", "ref.request_id")
+        assert await generate(it, "second", BOB, ref=ref) == ANSWER
+        leave.set()
+        assert await runs == ANSWER
+
+
 async def test_a_class_that_there_is_not_is_refused() -> None:
     async with bench() as it:
         error = await refusal(it, priority=7)

@@ -9,9 +9,11 @@ from router_bench import CONTEXT, VOCAB, Bench, bench
 from router_fakes import ANSWER, FakePrefill, Script, hang, raising
 
 from pdserve import errors
+from pdserve.config import RouterConfig
 from pdserve.rpc.v1 import router_pb2, types_pb2
 from services.router.breakers import BreakerState
 from services.router.canary import DEADLINE_S
+from services.router.knowledge import Knowledge
 
 BROKEN = errors.TransferError("digest mismatch")
 OFTEN = {"canary_interval_s": 0.05}
@@ -71,6 +73,17 @@ async def test_clients_metrics_do_not_know_of_canaries() -> None:
             of_name = [each.value for each in samples if each.name == f"pdserve_router_{name}"]
             assert sum(of_name) == 0, name
         assert it.router.requests.running == 0
+
+
+async def test_what_requests_are_like_is_learned_from_clients_alone() -> None:
+    async with bench(**OFTEN) as it:
+        await it.until(lambda: canaries(it) >= 3)
+        knowledge = it.router.fleet.instances()[0].knowledge
+        assert knowledge.habits == Knowledge(RouterConfig()).habits
+        before = knowledge.habits.output_tokens
+        # Decode never says that a request which a stop string ended has finished.
+        await it.generate(stop=[ANSWER[3]])
+        assert knowledge.habits.output_tokens < before
 
 
 async def test_a_canary_fits_in_the_context() -> None:

@@ -1,5 +1,7 @@
 """`POST /v1/completions`, whole and in chunks."""
 
+import asyncio
+
 import pytest
 from http_client import COMPLETIONS, http_bench
 from router_fakes import ANSWER, OUTPUT, Script
@@ -192,3 +194,30 @@ async def test_logprobs_0_is_that_of_the_token_alone() -> None:
     async with http_bench() as (_, client):
         reply = await client.complete(logprobs=0, max_tokens=1)
         assert reply.choices[0]["logprobs"]["top_logprobs"] == [{"T": -0.5}]
+
+
+async def test_the_first_token_counts_from_when_the_client_can_see_it() -> None:
+    async with http_bench() as (it, client):
+        reached, go_on = asyncio.Event(), asyncio.Event()
+
+        async def pause() -> None:
+            reached.set()
+            await go_on.wait()
+
+        # Until then the text may be the beginning of the stop string, and is held back.
+        it.decode[0].scripts = [Script(before={4: pause})]
+        asked = it.aside.run(client.complete(stream=True, stop="The slow"))
+        await reached.wait()
+        await it.until(lambda: it.metric("output_tokens_total") == 4)
+        assert it.metric("ttft_seconds_count") == 0
+        go_on.set()
+        assert (await asked).chunks[0]["choices"][0]["text"] == "The q"
+        assert it.metric("ttft_seconds_count") == 1
+
+
+async def test_an_answer_without_text_is_seen_at_its_end() -> None:
+    async with http_bench() as (it, client):
+        reply = await client.complete(stream=True, stop="T")
+        (chunk,) = reply.chunks
+        assert (chunk["choices"][0]["text"], chunk["choices"][0]["finish_reason"]) == ("", "stop")
+        assert it.metric("ttft_seconds_count") == 1

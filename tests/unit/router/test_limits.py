@@ -149,6 +149,22 @@ async def test_the_runs_of_a_request_are_let_in_together_or_not_at_all() -> None
     assert (it.tokens.remaining, it.requests.remaining) == (20, 3)
 
 
+async def test_a_run_that_is_cancelled_as_it_is_let_in_keeps_no_tokens() -> None:
+    it, _ = account(tokens_per_minute=100)
+    visit = Visit(Client(), it, runs=2)
+    lost, last = (asyncio.create_task(visit.reserve(30)) for _ in range(2))
+    await asyncio.sleep(0)  # the last has reserved for both, of which the other is yet to hear
+    assert last.done()
+    assert it.tokens.remaining == 40
+    lost.cancel()
+    await asyncio.wait({lost})
+    assert lost.cancelled()
+    visit.settle(30, used=10)
+    visit.leave()
+    visit.leave()
+    assert it.tokens.remaining == 90
+
+
 def test_a_visit_that_was_refused_leaves_nothing() -> None:
     it, _ = account(concurrent=1)
     first, second = Visit(Client(), it), Visit(Client(), it)

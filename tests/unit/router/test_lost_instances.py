@@ -1,7 +1,9 @@
 """Instances that fall silent, restart, drain, or are not what they are listed as."""
 
 import asyncio
+from dataclasses import replace
 
+import numpy as np
 import pytest
 from router_bench import bench, tiny_model
 from router_fakes import ANSWER, Script, hang
@@ -183,3 +185,62 @@ async def test_a_watcher_ends_at_whatever_step_it_is_cancelled(monkeypatch) -> N
         task.cancel()
         await asyncio.wait([task], timeout=5)
         assert task.cancelled(), steps
+
+
+async def test_an_instance_behind_two_addresses_is_one_and_outlives_either() -> None:
+    async with bench() as it:
+        only = it.decode[0].address
+        twin = replace(only, address=only.address.replace("127.0.0.1", "localhost"), name="twin")
+        both = (*(fake.address for fake in it.instances), twin)
+        it.members.name(both)
+
+        def states() -> dict[str, str]:
+            return {each.name: each.state for each in it.router.fleet.status()}
+
+        await it.until(lambda: states().get("twin") == "down")
+        assert states()[only.name] == "up"
+        detail = {each.name: each.detail for each in it.router.fleet.status()}["twin"]
+        assert detail == "another address leads to the same instance"
+        it.members.name(address for address in both if address != only)
+        await it.until(lambda: states().get("twin") == "up")
+        assert (await it.generate()).text == ANSWER
+
+
+async def test_a_report_that_nobody_foresaw_costs_its_instance_and_not_the_router(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with bench(decode=2) as it:
+        taken, bad = Knowledge.cached, it.decode[0].report.info.incarnation
+
+        def fail(self, role, incarnation, changes) -> None:
+            if incarnation == bad:
+                raise ValueError("unforeseen")
+            taken(self, role, incarnation, changes)
+
+        monkeypatch.setattr(Knowledge, "cached", fail)
+        it.decode[0].publish()
+        await it.until_state(it.decode[0], "down")
+        assert (await it.generate()).finished.attempts[0].decode == "decode-1"
+        monkeypatch.undo()
+        await it.until_state(it.decode[0], "up")
+
+
+async def test_kv_counts_as_under_way_from_the_decision_until_it_has_landed() -> None:
+    async with bench() as it:
+        prefill, decode = (each.report.info.incarnation for each in it.instances)
+        links = it.router.fleet.instances()[0].knowledge.links
+        row, column = (
+            np.array([side[each]])
+            for side, each in ((links.prefills, prefill), (links.decodes, decode))
+        )
+        seen = []
+
+        async def look() -> None:
+            seen.append(float(links.estimates(row, column).in_flight_bytes[0, 0]))
+
+        it.prefill[0].scripts = [Script(before={"queued": look})]
+        it.decode[0].scripts = [Script(before={"kv_ready": look})]
+        await it.generate("hello")
+        await look()
+        layout = it.router.fleet.instances()[1].layout
+        assert seen == [5 * layout.token_bytes, 5 * layout.token_bytes, 0]

@@ -1,5 +1,6 @@
 """The predictive placer, from plain data: where a request goes, and what is said of it."""
 
+import math
 import random
 from collections import Counter
 from dataclasses import replace
@@ -190,6 +191,20 @@ def test_the_promises_of_those_that_run_are_kept() -> None:
     assert names(place(members, wanting(tpot_s=0.2))) == ("p", "loose")
 
 
+def test_a_request_without_objectives_keeps_the_promises_of_others_and_is_never_refused() -> None:
+    members = Members()
+    members.add_prefill("p")
+    # The sooner end is on the one whose requests would miss their TPOT.
+    members.add_decode("strict", decoding=10, context=10_000, tpot_limit_s=0.015)
+    members.add_decode("loose", decoding=30, context=30_000)
+    for hard in (False, True):
+        assert names(place(members, wanting(hard=hard))) == ("p", "loose")
+    alone = Members()
+    alone.add_prefill("p")
+    alone.add_decode("strict", decoding=20, context=10_000, tpot_limit_s=0.015)
+    assert names(place(alone, wanting(hard=True))) == ("p", "strict")
+
+
 def test_the_least_violation_wins_where_nobody_meets_the_objectives() -> None:
     members = Members()
     members.add_prefill("p", tokens=9000)
@@ -223,6 +238,31 @@ def test_a_tpot_that_cannot_be_met_is_refused_too() -> None:
     assert isinstance(answer, Refusal)
     assert answer.field == "slo.tpot_ms"
     assert answer.retry_after_s > 0
+
+
+def test_where_decode_is_alone_a_hard_objective_is_refused_too() -> None:
+    members = Members()
+    members.add_decode("d", decoding=2, context=900, waiting=50_000)
+    answer = place(members, wanting(ttft_s=0.5, hard=True))
+    assert isinstance(answer, Refusal)
+    assert answer.overloaded
+    assert answer.field == "slo.ttft_ms"
+    assert answer.retry_after_s == pytest.approx(answer.scores[0].ttft_s - 0.5)
+    assert "no prefill instance" in answer.reason
+    assert names(place(members, wanting(ttft_s=0.5))) == ("d",)
+    assert names(place(members, wanting(ttft_s=60.0, hard=True))) == ("d",)
+
+
+def test_decode_that_has_never_computed_a_prompt_is_no_rival_of_prefill() -> None:
+    never = replace(COST, prefill=replace(COST.prefill, base_s=math.inf))
+    members = Members()
+    members.add_prefill("p", tokens=90_000)
+    members.add_decode("d", decoding=0, context=0, cost=never)
+    assert names(place(members, wanting(ttft_s=0.5))) == ("p", "d")
+    members.prefill.clear()
+    answer = place(members, wanting(ttft_s=0.001, hard=True))
+    assert names(answer) == ("d",)
+    assert math.isfinite(answer.scores[0].ttft_s)
 
 
 def test_nothing_is_refused_by_a_guess() -> None:

@@ -5,8 +5,10 @@ from collections import Counter
 from dataclasses import replace
 
 from fleet_of import NOW, Members, life
+from router_bench import bench
 
 from pdserve.config import RouterConfig
+from pdserve.rpc.v1 import router_pb2
 from services.router.placement.least_load import LeastLoad
 from services.router.placement.make import make_placer
 from services.router.placement.predictive import Predictive
@@ -79,3 +81,15 @@ def test_the_option_names_the_placer() -> None:
     assert all(isinstance(each, RankedPlacer) for each in kinds.values())
     colocated = make_placer(RouterConfig(colocated=True), members.knowledge, frozenset)
     assert colocated.place(REQUEST, members.view).rung is Rung.LOCAL
+
+
+async def test_who_asks_whether_the_router_is_ready_takes_nobody_s_turn() -> None:
+    async with bench(decode=3, placer="round_robin") as it:
+        chosen = []
+        for _ in range(6):
+            answer = await it.generate()
+            chosen.append(answer.finished.attempts[0].decode)
+            await it.stub.ListModels(router_pb2.ListModelsRequest())
+            assert it.router.serving
+    assert chosen[:3] == chosen[3:]
+    assert len(set(chosen)) == 3
