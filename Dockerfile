@@ -4,7 +4,8 @@
 #   docker build --build-arg VARIANT=cpu  --tag pdserve:0.1.0-cpu .
 #   docker build --build-arg VARIANT=cuda --tag pdserve:0.1.0-cuda .
 ARG VARIANT=cpu
-# Pin it by digest (python:3.11-slim-bookworm@sha256:…) where builds must be the same tomorrow.
+# Not pinned here: no registry was at hand to ask for its digest. Pin it where builds must be the same
+# tomorrow: --build-arg PYTHON_IMAGE=python:3.11-slim-bookworm@sha256:…
 ARG PYTHON_IMAGE=python:3.11-slim-bookworm
 
 # hadolint ignore=DL3006
@@ -22,10 +23,13 @@ ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 RUN --mount=type=cache,target=/root/.cache/pip \
     python -m pip --python /opt/pdserve/bin/python install --extra-index-url "${TORCH_INDEX}" torch
 
-# torch for CUDA brings CUDA's libraries along. The driver comes from the node.
+# torch for CUDA brings CUDA's libraries along. The driver comes from the node; for one that is too old
+# for PyPI's build, TORCH_INDEX is the index of another, such as https://download.pytorch.org/whl/cu126.
 FROM base AS torch-cuda
+ARG TORCH_INDEX=""
 RUN --mount=type=cache,target=/root/.cache/pip \
-    python -m pip --python /opt/pdserve/bin/python install torch
+    python -m pip --python /opt/pdserve/bin/python install \
+      ${TORCH_INDEX:+--extra-index-url "${TORCH_INDEX}"} torch
 
 # Only wheels are installed: no stage has a compiler.
 # hadolint ignore=DL3006

@@ -26,6 +26,7 @@ from pdserve.workload.workload import Workload
 
 if TYPE_CHECKING:
     from pdserve.planner.analysis import Analysis
+    from pdserve.planner.helm_values import KubeTerms
     from pdserve.planner.problem import Effort, Problem
 
 _EFFORTS = {"quick": (2_000, 5_000), "normal": (10_000, 100_000), "thorough": (50_000, 500_000)}
@@ -37,8 +38,8 @@ examples:
       --trace azure_conv.csv --rate 30 --ttft-ms 500 --tpot-ms 50
   pdserve plan --model ./Llama-3.1-70B --cluster cluster.yaml --gpus 64 \\
       --prompt lognormal:mean=1155,sigma=1 --output 211 --ttft-ms 500 --tpot-ms 50
-  pdserve plan --model ./Llama-3.1-70B --from-kube --network-gbps 400 \\
-      --trace azure_conv.csv --rate 30 --ttft-ms 500 --tpot-ms 50
+  pdserve plan --model meta-llama/Llama-3.1-8B-Instruct --from-kube --network-gbps 400 \\
+      --max-tp 1 --max-pp 1 --trace azure_conv.csv --rate 30 --ttft-ms 500 --tpot-ms 50
       (writes plan/cluster.yaml too; then `helm install pdserve charts/pdserve -f plan/values.yaml`)
   pdserve plan --profile profile.json --trace day.csv --ttft-ms 2000 --tpot-ms 200
       (this machine, by a profile of its engine; then `pdserve up --plan plan/plan.yaml`)
@@ -111,7 +112,7 @@ def run(arguments: argparse.Namespace) -> int:
         write_cluster(cluster, out / "cluster.yaml")
     prepare_simulator()
     analysis = _analyse(_problem(arguments, workload, cluster, slo))
-    _write(analysis, out)
+    _write(analysis, out, _terms(arguments))
     if arguments.json:
         from pdserve.planner.report.document import to_document
 
@@ -210,13 +211,27 @@ def _analyse(problem: "Problem") -> "Analysis":
         return analyse(problem, search(problem, progress), progress)
 
 
-def _write(analysis: "Analysis", out: Path) -> None:
-    from pdserve.planner.helm_values import write_values
+def _write(analysis: "Analysis", out: Path, terms: "KubeTerms") -> None:
+    """Writes the files, with a note on stderr where Kubernetes takes more than they say."""
+    from pdserve.planner.helm_values import pods_find, write_values
     from pdserve.planner.plan_file import write_plan
     from pdserve.planner.plan_of import plan_of
     from pdserve.planner.report.html import write_html
 
     plan = plan_of(analysis)
     write_plan(plan, out / "plan.yaml")
-    write_values(plan, out / "values.yaml")
+    write_values(plan, out / "values.yaml", terms)
     write_html(analysis, out / "report.html")
+    if not pods_find(plan.model):
+        Console(stderr=True).print(
+            f"{out / 'values.yaml'}: no pod finds {plan.model} by that name; for Kubernetes set "
+            "model to a hub id, or to a path below modelFiles.mountPath with modelFiles.claim",
+            markup=False,
+            soft_wrap=True,
+        )
+
+
+def _terms(arguments: argparse.Namespace) -> "KubeTerms":
+    from pdserve.planner.helm_values import KubeTerms
+
+    return KubeTerms(tuple(arguments.tolerate or ()), arguments.rack_label or "")

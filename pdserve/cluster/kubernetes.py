@@ -1,6 +1,8 @@
 """Membership as Kubernetes has it: an instance is a pod."""
 
 import logging
+import math
+import time
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
 
@@ -17,11 +19,14 @@ from pdserve.cluster.kubernetes_api import (
 )
 from pdserve.cluster.kubernetes_pod import ROLE_LABEL, PlaceLabels, Pod, reachable
 from pdserve.cluster.kubernetes_pods import Pause, PodList
+from pdserve.cluster.topology import Topology
 from pdserve.errors import ConfigError
 
 log = logging.getLogger(__name__)
 
 _NEEDED = "the service account needs list and watch on pods"
+# After which nodes are asked for again where that was forbidden: the right may come later.
+_FORBIDDEN_S = 60.0
 
 
 class KubernetesDiscovery:
@@ -38,10 +43,12 @@ class KubernetesDiscovery:
         self._labels = labels
         self._pause = Pause()
         self._list = PodList(selector or ROLE_LABEL, self._pause)
-        # What each node with a pod says of its place. It is asked once: where an instance is must
-        # not change while requests run on it.
+        # What each node with a pod says of its place, as far as it has been told.
         self._nodes: dict[str, dict[str, str]] = {}
-        self._may_read_nodes = True
+        self._nodes_forbidden_at = -math.inf
+        # The place of each pod on its node, as it was when the pod was met: where an instance is
+        # must not change while requests run on it.
+        self._places: dict[tuple[str, str], Topology] = {}
         self._membership: tuple[InstanceAddress, ...] | None = None
 
     async def watch(self) -> AsyncGenerator[tuple[InstanceAddress, ...], None]:
@@ -80,32 +87,30 @@ class KubernetesDiscovery:
 
     async def _members(self, api: KubernetesApi) -> tuple[InstanceAddress, ...]:
         pods = reachable(self._list.pods.values())
-        await self._read_nodes(api, {pod.node for pod in pods if pod.node})
+        new = {pod.node for pod in pods if (pod.name, pod.node) not in self._places}
+        await self._read_nodes(api, {pod.node for pod in pods}, new - {""})
         self._complain(_without_port(self._list.pods.values()))
-        return tuple(
-            pod.instance(self._labels.place(pod.node, pod.labels, self._nodes.get(pod.node, {})))
-            for pod in pods
-        )
+        self._places = {(pod.name, pod.node): self._place(pod) for pod in pods}
+        return tuple(pod.instance(self._places[pod.name, pod.node]) for pod in pods)
 
-    async def _read_nodes(self, api: KubernetesApi, names: set[str]) -> None:
-        for name in self._nodes.keys() - names:
+    def _place(self, pod: Pod) -> Topology:
+        known = self._places.get((pod.name, pod.node))
+        return known or self._labels.place(pod.node, pod.labels, self._nodes.get(pod.node, {}))
+
+    async def _read_nodes(self, api: KubernetesApi, present: set[str], wanted: set[str]) -> None:
+        """Forgets nodes that are not `present` and asks for those that are `wanted`."""
+        for name in self._nodes.keys() - present:
             del self._nodes[name]
-        for name in sorted(names - self._nodes.keys()):
-            self._nodes[name] = await self._node_labels(api, name)
-
-    async def _node_labels(self, api: KubernetesApi, name: str) -> dict[str, str]:
-        if not self._may_read_nodes:
-            return {}
-        try:
-            node = await api.get(f"/api/v1/nodes/{name}")
-        except KubernetesApiError as error:
-            if error.status == FORBIDDEN:
-                self._may_read_nodes = False
+        for name in sorted(wanted - self._nodes.keys()):
+            if time.monotonic() - self._nodes_forbidden_at < _FORBIDDEN_S:
+                return
+            try:
+                self._nodes[name] = await _node_labels(api, name)
+            except KubernetesApiError as error:
+                if error.status != FORBIDDEN:
+                    raise
+                self._nodes_forbidden_at = time.monotonic()
                 log.info("nodes may not be read: racks and zones are not known")
-            elif error.status != NOT_FOUND:
-                raise
-            return {}
-        return dict(node["metadata"].get("labels") or {})
 
     def _fail(self, error: KubernetesApiError) -> None:
         if error.status == BAD_REQUEST:
@@ -123,6 +128,17 @@ class KubernetesDiscovery:
             log.warning("instances may be out of date", extra={"detail": problem})
         else:
             log.info("instances are up to date again")
+
+
+async def _node_labels(api: KubernetesApi, name: str) -> dict[str, str]:
+    """The labels of the node; none where there is no such node."""
+    try:
+        node = await api.get(f"/api/v1/nodes/{name}")
+    except KubernetesApiError as error:
+        if error.status == NOT_FOUND:
+            return {}
+        raise
+    return dict(node["metadata"].get("labels") or {})
 
 
 def _without_port(pods: Iterable[Pod]) -> str:

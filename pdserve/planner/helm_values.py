@@ -3,9 +3,11 @@
 import math
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pdserve.models.source import BUILT_IN
 from pdserve.planner.cluster_file import DIFFERS
 from pdserve.planner.plan import InstancePlan
 from pdserve.planner.plan_file import PlanFile, slo_entry
@@ -24,29 +26,60 @@ _PRODUCTS = {
 }
 
 
-def to_values(plan: PlanFile) -> dict[str, Any]:
+# Labels of nodes that instances of a group had better share: what is nearer than a rack, as the
+# chart has it by default, and what is farther.
+_NEARER = ("kubernetes.io/hostname", "nvidia.com/gpu.clique")
+_FARTHER = ("topology.kubernetes.io/zone",)
+
+
+@dataclass(frozen=True, slots=True)
+class KubeTerms:
+    """What a plan for a Kubernetes cluster rests on beside its nodes.
+
+    Taints whose keys are `tolerated`, and the label that names the rack of a node; empty: that of
+    the router.
+    """
+
+    tolerated: Sequence[str] = ()
+    rack_label: str = ""
+
+
+NO_TERMS = KubeTerms()
+
+
+def to_values(plan: PlanFile, terms: KubeTerms = NO_TERMS) -> dict[str, Any]:
     """The plan as the chart takes it: for each phase pools of instances that are alike.
 
     Instances that do both phases are decode instances, as the router's `colocated` has it. In
-    layout `paired` a pool is of one group, which it names.
+    layout `paired` a pool is of one group, which it names. The `terms` hold for all instances.
     """
     prefill = [each for each in plan.instances if each.role == "prefill"]
     decode = [each for each in plan.instances if each.role != "prefill"]
     return {
         "model": plan.model,
         "slo": slo_entry(plan.slo),
-        "router": {"config": {"colocated": plan.colocated}},
+        "router": {"config": _router_options(plan, terms)},
+        **_instances(terms),
         "prefill": {"pools": _pools("prefill", prefill, grouped=plan.layout == "paired")},
         "decode": {"pools": _pools("decode", decode, grouped=plan.layout == "paired")},
     }
 
 
-def write_values(plan: PlanFile, path: str | Path) -> None:
+def write_values(plan: PlanFile, path: str | Path, terms: KubeTerms = NO_TERMS) -> None:
     """Writes the values of `to_values`; the same plan gives the same bytes.
 
     Raises `ConfigError` where the file cannot be written.
     """
-    write_yaml(to_values(plan), Path(path))
+    write_yaml(to_values(plan, terms), Path(path))
+
+
+def pods_find(model: str) -> bool:
+    """Whether a pod finds a model of this name without files of its own.
+
+    It does for built-in names and hub ids. A plan that was made of local files calls the model like
+    them, which no pod can look up.
+    """
+    return model in BUILT_IN or "/" in model
 
 
 def product(kind: str) -> str:
@@ -57,6 +90,23 @@ def product(kind: str) -> str:
     """
     name = kind.partition(DIFFERS)[0]
     return _PRODUCTS.get(name, name)
+
+
+def _router_options(plan: PlanFile, terms: KubeTerms) -> dict[str, Any]:
+    racks = {"rack_label": terms.rack_label} if terms.rack_label else {}
+    return {"colocated": plan.colocated, **racks}
+
+
+def _instances(terms: KubeTerms) -> dict[str, Any]:
+    """What holds for all instances, and the router's right to read labels of nodes."""
+    values: dict[str, Any] = {}
+    if terms.tolerated:
+        taints = sorted(set(terms.tolerated))
+        values["tolerations"] = [{"key": key, "operator": "Exists"} for key in taints]
+    if terms.rack_label:
+        values["grouping"] = {"prefer": [*_NEARER, terms.rack_label, *_FARTHER]}
+    rights = {"rbac": {"nodes": True}} if terms.rack_label else {}
+    return ({"instances": values} if values else {}) | rights
 
 
 def _pools(role: str, instances: Sequence[InstancePlan], *, grouped: bool) -> list[dict[str, Any]]:

@@ -88,10 +88,12 @@ SCHEMAS = {
                     metricType={"enum": ["AverageValue", "Value"]},
                     # KEDA takes text only.
                     metadata=_object(
-                        ("serverAddress", "query", "threshold"),
+                        ("serverAddress", "query", "threshold", "ignoreNullValues"),
                         serverAddress=_TEXT,
                         query=_TEXT,
                         threshold=_TEXT,
+                        # "false": without metrics the replicas stay as they are.
+                        ignoreNullValues={"const": "false"},
                     ),
                 ),
             },

@@ -126,5 +126,15 @@ def test_the_schema_has_every_option_that_the_chart_leaves_to_its_user() -> None
 
 def test_where_the_options_say_nothing_the_chart_knows_how_long_a_drain_may_take() -> None:
     # The chart has the default of drain_grace_s written down.
-    for pod in pods({"router": {"preStopSeconds": 0}}).values():
-        assert pod["spec"]["terminationGracePeriodSeconds"] == 15 + InstanceConfig().drain_grace_s
+    for name, pod in pods({}).items():
+        if not name.endswith("router"):
+            grace_s = pod["spec"]["terminationGracePeriodSeconds"]
+            assert grace_s == 15 + InstanceConfig().drain_grace_s
+
+
+def test_a_router_that_ends_finishes_every_request() -> None:
+    pod = pods({"router": {"preStopSeconds": 5}})["rel-pdserve-router"]
+    router = configuration(pod)
+    assert isinstance(router, RouterConfig)
+    assert router.drain_grace_s >= router.request_timeout_s
+    assert pod["spec"]["terminationGracePeriodSeconds"] == 15 + 5 + router.drain_grace_s

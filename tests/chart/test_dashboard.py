@@ -15,6 +15,7 @@ from services.router.metrics import RouterMetrics
 
 # Labels that Prometheus adds to what it reads from a pod.
 FROM_PODS = {"namespace", "pod"}
+RELEASE_LABEL = "app_kubernetes_io_instance"
 ON = {"dashboard": {"enabled": True}, "slo": {"ttft_ms": 500, "attainment": 0.95}}
 
 
@@ -45,8 +46,8 @@ def _labels_of_children(registry: CollectorRegistry) -> dict[str, set[str]]:
     }
 
 
-def dashboard() -> dict[str, Any]:
-    [config] = of_kind(render(ON), "ConfigMap").values()
+def dashboard(values: dict[str, Any] | None = None) -> dict[str, Any]:
+    [config] = of_kind(render({**ON, **(values or {})}), "ConfigMap").values()
     return dict(json.loads(config["data"]["pdserve.json"]))
 
 
@@ -80,6 +81,23 @@ def test_legends_name_labels_that_are_left() -> None:
             grouped = re.findall(r"by \(([^)]*)\)", target["expr"])
             left = {label.strip() for each in grouped for label in each.split(",")}
             assert set(re.findall(r"{{(\w+)}}", target["legendFormat"])) <= left
+
+
+def test_two_releases_have_two_dashboards_that_show_their_own() -> None:
+    boards = [dashboard(), dashboard({"fullnameOverride": "other"})]
+    assert len({each["uid"] for each in boards}) == 2
+    assert boards[0]["title"] == "pdserve: llm/rel"
+    variables = {each["name"]: each for each in boards[0]["templating"]["list"]}
+    assert variables["release"]["current"]["value"] == "rel"
+    assert RELEASE_LABEL in variables["release"]["query"]
+    for expression in expressions():
+        series = re.findall(r"pdserve_\w+(\{[^}]*\})", expression)
+        assert series or expression.startswith("vector(")
+        assert all(f'{RELEASE_LABEL}="$release"' in each for each in series)
+    # Prometheus knows the label by the PodMonitor.
+    [monitor] = of_kind(render({"podMonitor": {"enabled": True}}), "PodMonitor").values()
+    labels = [re.sub(r"\W", "_", each) for each in monitor["spec"]["podTargetLabels"]]
+    assert RELEASE_LABEL in labels
 
 
 def test_objectives_are_those_of_the_values() -> None:

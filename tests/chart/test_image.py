@@ -87,6 +87,13 @@ def test_the_last_stage_installs_nothing_that_compiles() -> None:
     assert "--only-binary :all:" in DOCKERFILE
 
 
+def test_both_variants_can_have_torch_from_elsewhere() -> None:
+    for variant in ("cpu", "cuda"):
+        stage = DOCKERFILE.partition(f"AS torch-{variant}\n")[2].partition("\nFROM ")[0]
+        assert "\nARG TORCH_INDEX=" in f"\n{stage}"
+        assert '--extra-index-url "${TORCH_INDEX}"' in stage
+
+
 def test_what_is_copied_is_not_ignored() -> None:
     ignore = (ROOT / ".dockerignore").read_text("utf-8").splitlines()
     kept = {line.removeprefix("!") for line in ignore if line.startswith("!")}

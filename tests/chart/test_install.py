@@ -107,6 +107,27 @@ async def test_it_is_installed_upgraded_and_removed(
 
 
 @pytest.mark.parametrize("version", VERSIONS)
+async def test_what_an_autoscaler_has_chosen_stays(
+    server: KubeServer, version: int, tmp_path: Path
+) -> None:
+    release = Release(server, version, tmp_path)
+    scaled = ("--set=decode.pools[0].name=d", "--set=instances.autoscaling.enabled=true")
+
+    def replicas() -> int:
+        return int(release.objects()["Deployment", "rel-pdserve-d"]["spec"]["replicas"])
+
+    await release.run("install", CHART, scaled[0], "--set=decode.pools[0].replicas=3")
+    # Turned on, it leaves what runs alone.
+    await release.run("upgrade", CHART, *scaled, "--set=decode.pools[0].replicas=3")
+    assert replicas() == 3
+    found = server.store.get("Deployment", "rel-pdserve-d", NAMESPACE)
+    # What an autoscaler would do.
+    server.store.update("Deployment", {**found, "spec": {**found["spec"], "replicas": 4}})
+    await release.run("upgrade", CHART, *scaled, "--set=decode.pools[0].replicas=2")
+    assert replicas() == 4
+
+
+@pytest.mark.parametrize("version", VERSIONS)
 async def test_its_test_sends_a_request(server: KubeServer, version: int, tmp_path: Path) -> None:
     release = Release(server, version, tmp_path)
     await release.run("install", CHART)
@@ -124,9 +145,10 @@ async def test_a_plan_that_was_made_for_the_cluster_is_installed_in_it(
     server: KubeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("KUBECONFIG", str(server.kubeconfig(tmp_path / "admin")))
-    server.store.create("Node", gpu_node("gpu-a", "NVIDIA-A100-SXM4-80GB", 2))
+    node = gpu_node("gpu-a", "NVIDIA-A100-SXM4-80GB", 2, taints=("team:NoSchedule",))
+    server.store.create("Node", node)
     plan = (
-        *("plan", "--from-kube", "--profile", "opt-13b-a100-80g-distserve"),
+        *("plan", "--from-kube", "--tolerate", "team", "--profile", "opt-13b-a100-80g-distserve"),
         *("--prompt", "500", "--output", "100", "--requests", "100", "--gpus", "2"),
         *("--ttft-ms", "2000", "--tpot-ms", "200", "--effort", "quick", "--seeds", "1"),
     )
@@ -148,6 +170,7 @@ async def test_a_plan_that_was_made_for_the_cluster_is_installed_in_it(
         assert pod["spec"]["nodeSelector"] == {"nvidia.com/gpu.product": "NVIDIA-A100-SXM4-80GB"}
         affinity = pod["spec"]["affinity"]["nodeAffinity"]
         assert '"gpu-a"' in json.dumps(affinity)
+        assert {"key": "team", "operator": "Exists"} in pod["spec"]["tolerations"]
         gpus = container(pod)["resources"]["limits"]["nvidia.com/gpu"]
         assert gpus in {each.gpus for each in planned}
 

@@ -30,10 +30,13 @@ def values_of(folder: Path, layout: Layout, *instances: InstancePlan) -> dict[st
 
 def nodes_of(workload: Manifest) -> list[str]:
     affinity = workload["spec"]["template"]["spec"]["affinity"]["nodeAffinity"]
-    [term] = affinity["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
-    [expression] = term["matchExpressions"]
-    assert (expression["key"], expression["operator"]) == ("kubernetes.io/hostname", "In")
-    return list(expression["values"])
+    nodes = []
+    for term in affinity["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]:
+        [field] = term["matchFields"]
+        assert (field["key"], field["operator"]) == ("metadata.name", "In")
+        [node] = field["values"]  # Kubernetes takes one
+        nodes.append(node)
+    return nodes
 
 
 @pytest.mark.parametrize("version", VERSIONS)

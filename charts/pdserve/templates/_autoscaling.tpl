@@ -19,3 +19,18 @@ scaleDown:
   policies:
     - {type: Pods, value: 1, periodSeconds: 60}
 {{- end }}
+
+{{/*
+How many pods a workload shall have. An autoscaler's choice stays as it is: were it left out of the
+manifest, Kubernetes would make it 1. Call: root, target (what is scaled), replicas, autoscaling.
+*/}}
+{{- define "pdserve.replicas" -}}
+{{- $replicas := .replicas -}}
+{{- if .autoscaling.enabled -}}
+{{- $live := lookup .target.apiVersion .target.kind .root.Release.Namespace .target.name -}}
+{{- with $live.spec -}}
+{{- if hasKey . "replicas" -}}{{- $replicas = .replicas -}}{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- int $replicas -}}
+{{- end }}

@@ -16,7 +16,7 @@ metadata:
     pdserve.io/role: {{ $pool.role }}
     {{- end }}
     {{- if include "pdserve.grouped" $pool }}
-    pdserve.io/group: {{ $pool.group | toString | quote }}
+    {{- include "pdserve.groupLabels" . | nindent 4 }}
     {{- end }}
   annotations:
     pdserve.io/parallelism: {{ printf "tp=%d pp=%d" (int (default 1 $pool.tensorParallelism)) (int (default 1 $pool.pipelineParallelism)) }}
@@ -59,8 +59,8 @@ spec:
 {{- define "pdserve.instanceContainer" -}}
 {{- $ := .root -}}
 {{- $pool := .pool -}}
-image: {{ include "pdserve.image" (dict "root" $ "gpus" $pool.gpu.count) }}
-imagePullPolicy: {{ $.Values.image.pullPolicy }}
+image: {{ include "pdserve.image" (dict "root" $ "gpus" $pool.gpu.count "own" $pool.image) }}
+imagePullPolicy: {{ default $.Values.image.pullPolicy $pool.image.pullPolicy }}
 args:
   - {{ $pool.role }}
   {{- include "pdserve.options" (include "pdserve.instanceOptions" (dict "root" $ "pool" $pool) | fromJson) | trim | nindent 2 }}
@@ -111,12 +111,21 @@ volumeMounts:
 {{- toJson $secrets -}}
 {{- end }}
 
-{{/* Resources with the GPUs and the RDMA devices, of which requests are limits. Call: a pool. */}}
+{{/*
+Resources with the GPUs and the RDMA devices, of which requests are limits. Weights go to the GPUs
+tensor by tensor; what the host needs is room for CUDA and for the largest of them. Call: a pool.
+*/}}
 {{- define "pdserve.instanceResources" -}}
-{{- $resources := deepCopy .resources -}}
+{{- $gpus := int .gpusPerPod -}}
+{{- $resources := dict "requests" (dict "cpu" "1" "memory" "2Gi") "limits" (dict "memory" "4Gi") -}}
+{{- if gt $gpus 0 -}}
+{{- $request := dict "cpu" (mul 2 $gpus | toString) "memory" (printf "%dGi" (mul 8 $gpus)) -}}
+{{- $resources = dict "requests" $request "limits" (dict "memory" (printf "%dGi" (mul 32 $gpus))) -}}
+{{- end -}}
+{{- if .resources -}}{{- $resources = deepCopy .resources -}}{{- end -}}
 {{- $limits := default dict $resources.limits -}}
-{{- if gt (int .gpusPerPod) 0 -}}
-{{- $_ := set $limits .gpu.resource (int .gpusPerPod) -}}
+{{- if gt $gpus 0 -}}
+{{- $_ := set $limits .gpu.resource $gpus -}}
 {{- end -}}
 {{- if .rdma.resource -}}
 {{- $_ := set $limits .rdma.resource (int .rdma.count) -}}

@@ -28,11 +28,10 @@ app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
 helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" }}
 {{- end }}
 
-{{/* Labels of a pod: without the chart's version, which is no reason to replace pods. */}}
+{{/* Labels of a pod: without the chart's version and pdserve's, which are no reason to replace pods. */}}
 {{- define "pdserve.podLabels" -}}
 {{ include "pdserve.selector" . }}
 app.kubernetes.io/managed-by: {{ .root.Release.Service }}
-app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
 {{- end }}
 
 {{/* Name of the service account of the router or of the instances. Call: root, component. */}}
@@ -45,9 +44,17 @@ app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
 {{- end -}}
 {{- end }}
 
-{{/* The image. Without a tag it is the chart's version, for CPU or for GPUs. Call: root, gpus. */}}
+{{/*
+The image. Without a tag it is the chart's version, for CPU or for GPUs. Call: root, gpus, and own:
+what a pool says of its image. Its tag or digest takes the place of both.
+*/}}
 {{- define "pdserve.image" -}}
-{{- $image := .root.Values.image -}}
+{{- $own := default dict .own -}}
+{{- $image := deepCopy .root.Values.image -}}
+{{- if or $own.tag $own.digest -}}
+{{- $image = omit $image "tag" "digest" -}}
+{{- end -}}
+{{- $image = mustMergeOverwrite $image $own -}}
 {{- if $image.digest -}}
 {{- printf "%s@%s" $image.repository $image.digest -}}
 {{- else -}}

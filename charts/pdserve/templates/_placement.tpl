@@ -1,6 +1,7 @@
 {{/*
-Where the pods of a pool go. The plan's nodes are a node affinity. Pools of one group attract each
-other: the nearer a place that they can share, the more it weighs. Call: root, pool.
+Where the pods of a pool go. The plan's nodes are a node affinity, by their names: the label
+kubernetes.io/hostname may say something else. Pools of one group attract each other: the nearer a
+place that they can share, the more it weighs. Call: root, pool.
 */}}
 {{- define "pdserve.affinity" -}}
 {{- $pool := .pool -}}
@@ -8,20 +9,27 @@ other: the nearer a place that they can share, the more it weighs. Call: root, p
 nodeAffinity:
   {{- if $pool.placement.required }}
   requiredDuringSchedulingIgnoredDuringExecution:
+    # Of several terms one must hold, and a term can name one node.
     nodeSelectorTerms:
-      - matchExpressions:
-          - {key: kubernetes.io/hostname, operator: In, values: {{ toJson . }}}
+      {{- range . }}
+      - matchFields: [{key: metadata.name, operator: In, values: [{{ . | quote }}]}]
+      {{- end }}
   {{- else }}
   preferredDuringSchedulingIgnoredDuringExecution:
+    {{- range . }}
     - weight: 100
       preference:
-        matchExpressions:
-          - {key: kubernetes.io/hostname, operator: In, values: {{ toJson . }}}
+        matchFields: [{key: metadata.name, operator: In, values: [{{ . | quote }}]}]
+    {{- end }}
   {{- end }}
 {{- end }}
-{{- if and (include "pdserve.grouped" $pool) (or $pool.grouping.require $pool.grouping.prefer) }}
+{{- $required := $pool.grouping.require }}
+{{- if and $pool.placement.required (eq (len $pool.placement.nodes) 1) }}
+{{- $required = "" }}{{/* There is nothing to choose, and pods on the node before would forbid it. */}}
+{{- end }}
+{{- if and (include "pdserve.grouped" $pool) (or $required $pool.grouping.prefer) }}
 podAffinity:
-  {{- with $pool.grouping.require }}
+  {{- with $required }}
   requiredDuringSchedulingIgnoredDuringExecution:
     - topologyKey: {{ . }}
       labelSelector:
@@ -40,10 +48,26 @@ podAffinity:
 {{- end }}
 {{- end }}
 
-{{/* Labels of the instances that prefill and decode for each other. */}}
+{{/* Labels of the instances that prefill and decode for each other. Call: root, pool. */}}
 {{- define "pdserve.groupSelector" -}}
 app.kubernetes.io/instance: {{ .root.Release.Name }}
+{{ include "pdserve.groupLabels" . }}
+{{- end }}
+
+{{/*
+The labels of a group. The second stands for the nodes of all its pools: planned for other nodes, it
+is another group, whose pods need not join those that are still where the group was before.
+Call: root, pool.
+*/}}
+{{- define "pdserve.groupLabels" -}}
 pdserve.io/group: {{ .pool.group | toString | quote }}
+{{- $nodes := list -}}
+{{- range include "pdserve.pools" .root | fromJsonArray -}}
+{{- if eq (toString .group) (toString $.pool.group) -}}
+{{- $nodes = concat $nodes .placement.nodes -}}
+{{- end -}}
+{{- end }}
+pdserve.io/group-nodes: {{ $nodes | uniq | sortAlpha | join "," | sha256sum | trunc 10 | quote }}
 {{- end }}
 
 {{/* Spreads pods evenly over places. Call: constraints, selector (YAML). */}}

@@ -6,6 +6,8 @@ says in `defaults`, then its own keys. Added are
   workload     name of its Deployment or LeaderWorkerSet
   pods         pods of one instance: more than one where its GPUs are more than a node has
   gpusPerPod
+  tolerations  with one for nodes that are kept for GPUs
+  autoscaling.metric, target, minReplicas  where the values say nothing
 */}}
 {{- define "pdserve.pools" -}}
 {{- $pools := list -}}
@@ -27,6 +29,12 @@ says in `defaults`, then its own keys. Added are
 {{- $_ := set $pool "workload" (printf "%s-%s" (include "pdserve.fullname" $) $pool.name) -}}
 {{- $_ := set $pool "pods" $pods -}}
 {{- $_ := set $pool "gpusPerPod" (div $gpus $pods) -}}
+{{- if gt $gpus 0 -}}
+{{- $_ := set $pool "tolerations" (append $pool.tolerations (dict "key" $pool.gpu.resource "operator" "Exists") | uniq) -}}
+{{- end -}}
+{{- if not (hasKey $pool.autoscaling "minReplicas") -}}
+{{- $_ := set $pool.autoscaling "minReplicas" (max 1 $pool.replicas) -}}
+{{- end -}}
 {{- $pools = append $pools $pool -}}
 {{- end -}}
 {{- end -}}
@@ -41,4 +49,27 @@ says in `defaults`, then its own keys. Added are
 {{/* Whether a group is planned: group 0 is one too. Call: a pool. */}}
 {{- define "pdserve.grouped" -}}
 {{- if not (kindIs "invalid" .group) -}}true{{- end -}}
+{{- end }}
+
+{{/*
+How many instances of a phase are there at least while all its pools roll at once. Call: root, role.
+Percentages of maxUnavailable are rounded down; where nothing at all could move, Kubernetes takes 1.
+*/}}
+{{- define "pdserve.keptInRollout" -}}
+{{- $kept := 0 -}}
+{{- range include "pdserve.pools" .root | fromJsonArray -}}
+{{- if eq .role $.role -}}
+{{- $replicas := int (ternary .autoscaling.minReplicas .replicas .autoscaling.enabled) -}}
+{{- $gone := toString .rollout.maxUnavailable -}}
+{{- if hasSuffix "%" $gone -}}
+{{- $gone = div (mul $replicas (trimSuffix "%" $gone | int)) 100 -}}
+{{- end -}}
+{{- $gone = int $gone -}}
+{{- if and (eq $gone 0) (hasPrefix "0" (toString .rollout.maxSurge)) -}}
+{{- $gone = 1 -}}
+{{- end -}}
+{{- $kept = add $kept (max 0 (sub $replicas $gone)) -}}
+{{- end -}}
+{{- end -}}
+{{- $kept -}}
 {{- end }}

@@ -9,9 +9,12 @@ metadata:
     {{- toYaml . | nindent 4 }}
     {{- end }}
     {{- include "pdserve.podLabels" (dict "root" . "component" "router") | nindent 4 }}
-  {{- with $router.podAnnotations }}
-  annotations: {{- toYaml . | nindent 4 }}
-  {{- end }}
+  annotations:
+    # A router keeps what it knows of an instance's place: with another right it starts anew.
+    pdserve.io/reads-nodes: {{ and .Values.rbac.create .Values.rbac.nodes | quote }}
+    {{- with $router.podAnnotations }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
 spec:
   {{- include "pdserve.podSettings" (dict "root" . "spec" $router "component" "router") | nindent 2 }}
   automountServiceAccountToken: {{ eq $router.discovery "kubernetes" }}

@@ -13,6 +13,13 @@ with where it stands. Call: root; renders nothing.
 {{- if and .Values.prefill.pools $colocated -}}
 {{- fail "router.config.colocated: is true, so prefill.pools must be empty: decode instances do both phases" -}}
 {{- end -}}
+{{- $name := "[A-Za-z0-9][A-Za-z0-9_.-]*" -}}
+{{- if not (regexMatch (printf "^(smollm2-135m-instruct|/.+|%s/[A-Za-z0-9_.-]+)$" $name) .Values.model) -}}
+{{- fail (printf "model: is %s; it must be the built-in name smollm2-135m-instruct, a hub id (organisation/model), or an absolute path in the image or below modelFiles.mountPath" .Values.model) -}}
+{{- end -}}
+{{- if has (toString .Values.disruption.maxUnavailable) (list "0" "0%") -}}
+{{- fail "disruption.maxUnavailable: is 0; then no node with a pod could ever be drained" -}}
+{{- end -}}
 {{- with .Values.modelFiles -}}
 {{- if and .claim (not (hasPrefix (printf "%s/" (trimSuffix "/" .mountPath)) $.Values.model)) -}}
 {{- fail (printf "model: is %s; it must be a path below modelFiles.mountPath, %s, where modelFiles.claim is mounted" $.Values.model .mountPath) -}}

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ PROBLEM = (
     *("--requests", "300", "--ttft-ms", "500", "--tpot-ms", "100"),
     *("--effort", "quick", "--seeds", "2"),
 )
+PUBLISHED = files("pdserve.latency") / "profiles" / f"{PROBLEM[1]}.json"
 FILES = ("plan.yaml", "values.yaml", "report.html")
 
 
@@ -32,6 +34,18 @@ def test_a_plan_is_written_and_told(tmp_path: Path, capsys: pytest.CaptureFixtur
     for name in FILES:
         assert (tmp_path / name).stat().st_size > 100
         assert str(tmp_path / name) in printed.err.replace("\n", "")
+
+
+def test_a_model_that_no_pod_finds_is_noted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    note = "no pod finds Llama-3.1-70B by that name"
+    profile = json.loads(PUBLISHED.read_text("utf-8"))
+    (tmp_path / "local.json").write_text(json.dumps({**profile, "model": "Llama-3.1-70B"}))
+    for name, noted in ((PROBLEM[1], False), (str(tmp_path / "local.json"), True)):
+        problem = (PROBLEM[0], name, *PROBLEM[2:])
+        assert plan(tmp_path / "plan", "--rate", "3", problem=problem) == 0
+        assert (note in capsys.readouterr().err) == noted
 
 
 def test_the_same_words_write_the_same_bytes(tmp_path: Path) -> None:

@@ -190,6 +190,23 @@ async def test_without_rights_on_nodes_the_node_alone_is_known(server):
         assert sum(each.resource == "nodes" for each in server.access_log) == 1
 
 
+async def test_a_right_on_nodes_that_comes_later_counts_for_pods_that_come_later(
+    server, monkeypatch
+):
+    monkeypatch.setattr("pdserve.cluster.kubernetes._FORBIDDEN_S", 0.0)
+    server.faults.refused.append(Rule(resources=("nodes",)))
+    server.store.create("Node", node("n1", zone="z1"))
+    server.store.create("Pod", pod("a", node="n1"))
+    async with members_of(make_discovery("kube:", RACK)) as members:
+        await members.until(lambda: members.names == ["a"])
+        server.faults.refused.clear()
+        server.store.create("Pod", pod("b", port=7001, node="n1"))
+        await members.until(lambda: members.names == ["a", "b"])
+        # Who moved would be another instance, and what runs there would be placed anew.
+        assert members.now[0].topology == Topology("n1")
+        assert members.now[1].topology == Topology("n1", zone="z1")
+
+
 async def test_credentials_are_read_again_when_they_are_refused(server, tmp_path, monkeypatch):
     path = server.kubeconfig(tmp_path / "rotated", user="old")
     monkeypatch.setenv("KUBECONFIG", str(path))

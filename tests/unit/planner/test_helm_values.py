@@ -9,7 +9,8 @@ from plans import instance, plan, plans
 
 from pdserve.config import InstanceConfig, RouterConfig
 from pdserve.latency.hardware import find_gpu, known_gpus
-from pdserve.planner.helm_values import product, to_values, write_values
+from pdserve.models.source import BUILT_IN
+from pdserve.planner.helm_values import KubeTerms, pods_find, product, to_values, write_values
 from pdserve.planner.plan_file import PlanFile, read_plan
 
 ROOT = Path(__file__).parents[3]
@@ -79,6 +80,25 @@ def test_a_plan_without_a_token_limit_leaves_the_option_alone() -> None:
     both = (instance("x", "both", ("a", (0,)), max_batch_tokens=0),)
     [pool] = to_values(plan("colocated-chunked", *both))["decode"]["pools"]
     assert pool["config"] == {"max_batch_seqs": 64}
+
+
+def test_what_a_plan_for_kubernetes_rests_on_is_in_its_values() -> None:
+    planned = plan("colocated-chunked", instance("x", "both", ("a", (0,))))
+    assert not {"instances", "rbac"} & set(to_values(planned))
+    tolerant = to_values(planned, KubeTerms(tolerated=("team", "spot", "team")))
+    assert tolerant["instances"] == {
+        "tolerations": [{"key": key, "operator": "Exists"} for key in ("spot", "team")]
+    }
+    racks = to_values(planned, KubeTerms(rack_label="example.com/row"))
+    assert racks["router"]["config"]["rack_label"] == "example.com/row"
+    assert racks["instances"]["grouping"]["prefer"][2] == "example.com/row"
+    assert racks["rbac"] == {"nodes": True}
+
+
+def test_pods_find_models_of_the_image_and_of_the_hub() -> None:
+    assert pods_find("meta-llama/Llama-3.1-8B-Instruct")
+    assert all(map(pods_find, BUILT_IN))
+    assert not pods_find("Llama-3.1-70B")
 
 
 def test_every_kind_of_the_catalogue_is_found_by_its_label() -> None:
