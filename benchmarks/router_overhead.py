@@ -13,7 +13,7 @@ import os
 import tempfile
 import urllib.request
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +32,9 @@ from pdserve.rpc.channel import open_channel
 from pdserve.rpc.v1 import router_pb2, router_pb2_grpc
 
 ROUTER_CORE, LOAD_CORE = 0, 1
+# For two routers that do not share a core, and two pairs of instances; where there are so many.
+SECOND_ROUTER_CORE, INSTANCE_CORES = 2, (3, 4)
+CORES = os.sched_getaffinity(0)
 SECONDS = 3.0
 LATENCY = {True: Shape(tokens=8, stream=True), False: Shape(tokens=8, stream=False)}
 SHORT, SHORT_CONNECTIONS = Shape(tokens=8, stream=False), 32
@@ -78,7 +81,7 @@ async def run(repeats: int, sglang_router: str = "") -> None:
 
 async def _sides(stack: AsyncExitStack, sglang_router: str) -> list[Side]:
     prefill, decode = await _instances(stack)
-    router = await stack.enter_async_context(_router(prefill, decode, core=ROUTER_CORE))
+    router = await stack.enter_async_context(_router([(prefill, decode)], core=ROUTER_CORE))
 
     def direct(shape: Shape, _: int) -> Any:
         return overhead_load.decode(decode, shape)
@@ -186,16 +189,19 @@ def _print(sides: list[Side], figures: dict[str, Figures], repeats: int) -> None
 
 
 async def _print_two_routers(repeats: int) -> None:
-    """Two processes share the core that one had: what they do together tells what they cost each
-    other, with the load's core as busy as before.
+    """What two processes do together, each on a core of its own where there are five. Else they
+    share the core that one had, which tells what they cost each other, with the load's core as busy
+    as before.
     """
+    apart = len(CORES) > max(INSTANCE_CORES)
+    router_cores = (ROUTER_CORE, SECOND_ROUTER_CORE) if apart else (ROUTER_CORE, ROUTER_CORE)
+    instance_cores = INSTANCE_CORES if apart else (LOAD_CORE,)
     rates: dict[int, list[float]] = {1: [], 2: []}
     costs: dict[int, list[float]] = {1: [], 2: []}
     async with AsyncExitStack() as stack:
-        prefill, decode = await _instances(stack)
+        pairs = [await _instances(stack, core) for core in instance_cores]
         routers = [
-            await stack.enter_async_context(_router(prefill, decode, core=ROUTER_CORE))
-            for _ in range(2)
+            await stack.enter_async_context(_router(pairs, core=core)) for core in router_cores
         ]
         for warm in (True, *[False] * repeats):
             for count in rates:
@@ -204,8 +210,9 @@ async def _print_two_routers(repeats: int) -> None:
                     rates[count].append(rate)
                     costs[count].append(cost)
     together = [two / one for one, two in zip(rates[1], rates[2], strict=True)]
+    where = "a core each" if apart else "on one core"
     rows = [
-        (f"{count} on one core", spread(rates[count], digits=0), spread(costs[count], digits=0))
+        (f"{count}, {where}", spread(rates[count], digits=0), spread(costs[count], digits=0))
         for count in rates
     ]
     print_table(
@@ -213,7 +220,7 @@ async def _print_two_routers(repeats: int) -> None:
         ("processes", "requests/s", "CPU µs a request"),
         rows,
     )
-    console.print(f"two do {spread(together, digits=2)} of what one does on the same core")
+    console.print(f"two, {where}, do {spread(together, digits=2)} of what one does")
 
 
 async def _rate_of(routers: list[Pinned]) -> tuple[float, float]:
@@ -230,17 +237,18 @@ async def _rate_of(routers: list[Pinned]) -> tuple[float, float]:
     return len(tally.times) / tally.seconds, 1e6 * busy_s / len(tally.times)
 
 
-async def _instances(stack: AsyncExitStack) -> tuple[str, str]:
+async def _instances(stack: AsyncExitStack, core: int = LOAD_CORE) -> tuple[str, str]:
     command = ("-m", "benchmarks.overhead_instances")
-    instances = await stack.enter_async_context(pinned(*command, cores={LOAD_CORE}))
+    instances = await stack.enter_async_context(pinned(*command, cores={core}))
     return instances.words[1], instances.words[2]
 
 
 @asynccontextmanager
-async def _router(prefill: str, decode: str, *, core: int) -> AsyncIterator[Pinned]:
+async def _router(pairs: Sequence[tuple[str, str]], *, core: int) -> AsyncIterator[Pinned]:
     listed = [
-        {"role": "prefill", "address": prefill, "name": "prefill-0"},
-        {"role": "decode", "address": decode, "name": "decode-0"},
+        {"role": role, "address": address, "name": f"{role}-{number}"}
+        for number, pair in enumerate(pairs)
+        for role, address in zip(("prefill", "decode"), pair, strict=True)
     ]
     with tempfile.TemporaryDirectory() as folder:
         path = _write_list(Path(folder), listed)
