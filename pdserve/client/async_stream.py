@@ -80,4 +80,14 @@ async def _pieces(generate: "Generate", exchange: Exchange) -> AsyncIterator[Pie
             call.cancel()
         if delay_s is None:
             return
-        await asyncio.sleep(delay_s)
+        await _pause(exchange, delay_s)
+
+
+async def _pause(exchange: Exchange, delay_s: float) -> None:
+    """Waits for so long, or until the exchange is closed."""
+    delay = asyncio.create_task(asyncio.sleep(delay_s))
+    exchange.opened(delay)
+    try:
+        await asyncio.wait({delay})
+    finally:
+        delay.cancel()

@@ -1,6 +1,7 @@
 """One request and its answer, from the first try to the last event."""
 
 import random
+import threading
 import time
 from collections.abc import Callable
 from typing import Protocol
@@ -40,7 +41,7 @@ class Exchange:
         self.request = generate_request(prompt, options)
         self.metadata = connection.metadata
         self.answer: Answer | None = None
-        self.closed = False
+        self._closed = threading.Event()
         self._connection = connection
         self._timeout_s = options.get("timeout_s", connection.timeout_s)
         check_timeout(self._timeout_s)
@@ -64,12 +65,23 @@ class Exchange:
         return max(0.0, self._remaining_s())
 
     def opened(self, call: _Call) -> None:
-        """`call` is the present try."""
+        """`call` is the present try, or the wait for the next."""
         self._call = call
+        if self.closed:  # by another thread, which did not know of the call
+            call.cancel()
+
+    @property
+    def closed(self) -> bool:
+        """Whether no further try may follow."""
+        return self._closed.is_set()
+
+    def pause(self, delay_s: float) -> None:
+        """Blocks for so long, or until the exchange is closed."""
+        self._closed.wait(delay_s)
 
     def close(self) -> None:
-        """Ends the present try, and lets no other follow."""
-        self.closed = True
+        """Ends the present try, and lets no other follow. Any thread may call it."""
+        self._closed.set()
         if self._call is not None:
             self._call.cancel()
 

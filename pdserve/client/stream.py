@@ -1,6 +1,5 @@
 """An answer as it comes, for programs that block."""
 
-import time
 from collections.abc import Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -72,4 +71,4 @@ def _pieces(generate: "Generate", exchange: Exchange) -> Iterator[Piece]:
             call.cancel()
         if delay_s is None:
             return
-        time.sleep(delay_s)
+        exchange.pause(delay_s)

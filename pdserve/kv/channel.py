@@ -36,7 +36,9 @@ class Channel:
 
     Transmissions are numbered from 1, alike at both ends. The first error ends the channel; so do
     `close`, and `channel_idle_s` without use. It never recovers: its successor is another channel
-    with a higher `attempt`. A thread stuck on a silent peer ends within `segment_timeout_s`.
+    with a higher `attempt`. A thread stuck on a silent peer ends within `connect_timeout_s` and
+    `segment_timeout_s`, but for one case: NCCL waits without a limit for a peer that falls silent
+    after the two have met and before their communicator is there, and that cannot be interrupted.
 
     Made and used in one event loop.
     """

@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from pdserve.kv.promise import Promise
@@ -41,12 +41,24 @@ class Gate:
 
     async def settled(self) -> None:
         """Returns once nobody is inside; with the gate shut, nobody will be."""
+        if waiter := self._waiter():
+            await waiter
+
+    def when_settled(self, action: Callable[[], None]) -> None:
+        """Has `action` called once nobody is inside: now, or in the event loop."""
+        if waiter := self._waiter():
+            waiter.add_done_callback(lambda _: action())
+        else:
+            action()
+
+    def _waiter(self) -> asyncio.Future[None] | None:
+        """Done when all that are inside have left; None: nobody is."""
         with self._lock:
             if not self._inside:
-                return
+                return None
             waiter = Promise[None](asyncio.get_running_loop())
             self._waiters.append(waiter)
-        await waiter.future
+        return waiter.future
 
     def _leave(self) -> None:
         with self._lock:

@@ -5,6 +5,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 
 from pdserve.errors import (
     IncompatibleLayoutError,
@@ -173,8 +174,9 @@ class Sender:
                     self._pulled(binding, wanted, transfer)
             finally:
                 self._unbind(binding, wanted.rank, transfer)
+                # Not after the wait: that may be cancelled, and the blocks are read all the same.
+                transfer.gate.when_settled(partial(self._settle, offer.transfer_id, transfer))
                 await transfer.gate.settled()
-                self._settle(offer.transfer_id, transfer)
 
     async def _opening(
         self, requests: AsyncIterator[prefill_pb2.PullKvRequest]

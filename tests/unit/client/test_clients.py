@@ -232,6 +232,39 @@ def test_any_thread_may_close_a_stream() -> None:
         assert router.ended.acquire(timeout=20)
 
 
+def test_any_thread_may_end_the_wait_for_another_try(monkeypatch) -> None:
+    refused = OverloadedError("full", retry_after_s=300)
+    with listening([refused]) as router, Client(router.address, timeout_s=999, retries=1) as client:
+        stream = client.stream("x")
+        delay_after = stream._exchange.delay_after
+
+        def then_close(error):
+            delay_s = delay_after(error)
+            threading.Thread(target=stream.close).start()
+            return delay_s
+
+        monkeypatch.setattr(stream._exchange, "delay_after", then_close)
+        assert list(stream) == []
+        assert len(router.requests) == 1
+
+
+async def test_the_wait_for_another_try_ends_with_the_stream_on_asyncio(monkeypatch) -> None:
+    refused = OverloadedError("full", retry_after_s=300)
+    with listening([refused]) as router:
+        async with AsyncClient(router.address, timeout_s=999, retries=1) as client:
+            stream = client.stream("x")
+            delay_after = stream._exchange.delay_after
+
+            def then_close(error):
+                delay_s = delay_after(error)
+                asyncio.get_running_loop().call_soon(stream.close)
+                return delay_s
+
+            monkeypatch.setattr(stream._exchange, "delay_after", then_close)
+            assert [piece async for piece in stream] == []
+            assert len(router.requests) == 1
+
+
 async def test_cancelling_the_task_ends_the_request() -> None:
     with listening(["hang"]) as router:
         async with AsyncClient(router.address) as client:

@@ -82,6 +82,22 @@ def test_no_retry_begins_after_the_deadline() -> None:
         it.delay_after(Refused(OverloadedError("full", retry_after_s=2.0)))
 
 
+def test_a_call_that_begins_as_another_thread_closes_is_ended() -> None:
+    class Call:
+        cancelled = False
+
+        def cancel(self) -> bool:
+            self.cancelled = True
+            return True
+
+    it = exchange(Clock())
+    call = Call()
+    it.next_timeout_s()
+    it.close()
+    it.opened(call)
+    assert call.cancelled
+
+
 @pytest.mark.parametrize(
     ("kind", "message", "elsewhere"),
     [

@@ -193,6 +193,36 @@ async def test_a_decode_that_does_not_read_is_given_up():
             await p.sender.serve(requests(), never)
 
 
+async def test_a_pull_that_is_cancelled_twice_is_settled_when_nothing_reads_its_blocks():
+    async with pair(config=replace(CONFIG, connect_timeout_s=0.5)) as p:
+        p.offer("t", range(20), TOKENS)
+        opening = prefill_pb2.PullKvRequest(
+            ref=request_ref("t"),
+            open=prefill_pb2.PullOpen(
+                transfer_id="t", layout=layout_to_proto(LAYOUT), decode_incarnation="gone"
+            ),
+        )
+
+        async def requests():
+            yield opening
+            await asyncio.Event().wait()
+
+        serving = asyncio.create_task(p.sender.serve(requests(), lambda _: asyncio.sleep(0)))
+        await until(lambda: p.sender.counts.transfers == 1)
+        (transfer,) = transfers = p.sender._bindings["t"].transfers.values()
+        with transfer.gate.passage():
+            serving.cancel()
+            await until(lambda: not transfers)
+            serving.cancel()
+            await asyncio.wait({serving})
+            settled = asyncio.create_task(p.sender.settled("t"))
+            await asyncio.sleep(0)
+            assert not settled.done()
+            assert p.sender.counts.transfers == 1
+        await settled
+        await until(lambda: not p.sender.counts.transfers)
+
+
 async def test_a_pull_may_be_cancelled_before_it_is_admitted():
     async with pair() as p:
         offer = p.offer("t", range(20), TOKENS)

@@ -208,7 +208,7 @@ async def test_the_first_token_counts_from_when_the_client_can_see_it() -> None:
         it.decode[0].scripts = [Script(before={4: pause})]
         asked = it.aside.run(client.complete(stream=True, stop="The slow"))
         await reached.wait()
-        await it.until(lambda: it.metric("output_tokens_total") == 4)
+        await it.until(lambda: it.metric("tokens_total") == 4)
         assert it.metric("ttft_seconds_count") == 0
         go_on.set()
         assert (await asked).chunks[0]["choices"][0]["text"] == "The q"
