@@ -16,7 +16,7 @@ metadata:
     pdserve.io/role: {{ $pool.role }}
     {{- end }}
     {{- if include "pdserve.grouped" $pool }}
-    {{- include "pdserve.groupLabels" . | nindent 4 }}
+    {{- include "pdserve.groupLabels" $pool | nindent 4 }}
     {{- end }}
   annotations:
     pdserve.io/parallelism: {{ printf "tp=%d pp=%d" (int (default 1 $pool.tensorParallelism)) (int (default 1 $pool.pipelineParallelism)) }}

@@ -51,23 +51,17 @@ podAffinity:
 {{/* Labels of the instances that prefill and decode for each other. Call: root, pool. */}}
 {{- define "pdserve.groupSelector" -}}
 app.kubernetes.io/instance: {{ .root.Release.Name }}
-{{ include "pdserve.groupLabels" . }}
+{{ include "pdserve.groupLabels" .pool }}
 {{- end }}
 
 {{/*
 The labels of a group. The second stands for the nodes of all its pools: planned for other nodes, it
 is another group, whose pods need not join those that are still where the group was before.
-Call: root, pool.
+Call: a pool.
 */}}
 {{- define "pdserve.groupLabels" -}}
-pdserve.io/group: {{ .pool.group | toString | quote }}
-{{- $nodes := list -}}
-{{- range include "pdserve.pools" .root | fromJsonArray -}}
-{{- if eq (toString .group) (toString $.pool.group) -}}
-{{- $nodes = concat $nodes .placement.nodes -}}
-{{- end -}}
-{{- end }}
-pdserve.io/group-nodes: {{ $nodes | uniq | sortAlpha | join "," | sha256sum | trunc 10 | quote }}
+pdserve.io/group: {{ .group | toString | quote }}
+pdserve.io/group-nodes: {{ .groupNodes | uniq | sortAlpha | join "," | sha256sum | trunc 10 | quote }}
 {{- end }}
 
 {{/* Spreads pods evenly over places. Call: constraints, selector (YAML). */}}

@@ -6,11 +6,13 @@ says in `defaults`, then its own keys. Added are
   workload     name of its Deployment or LeaderWorkerSet
   pods         pods of one instance: more than one where its GPUs are more than a node has
   gpusPerPod
+  groupNodes   nodes of all pools of its group
   tolerations  with one for nodes that are kept for GPUs
   autoscaling.metric, target, minReplicas  where the values say nothing
 */}}
 {{- define "pdserve.pools" -}}
 {{- $pools := list -}}
+{{- $nodes := dict -}}
 {{- range $role := list "prefill" "decode" -}}
 {{- $phase := index $.Values $role -}}
 {{- range $index, $own := $phase.pools -}}
@@ -35,8 +37,13 @@ says in `defaults`, then its own keys. Added are
 {{- if not (hasKey $pool.autoscaling "minReplicas") -}}
 {{- $_ := set $pool.autoscaling "minReplicas" (max 1 $pool.replicas) -}}
 {{- end -}}
+{{- $group := toString $pool.group -}}
+{{- $_ := set $nodes $group (concat (get $nodes $group | default list) $pool.placement.nodes) -}}
 {{- $pools = append $pools $pool -}}
 {{- end -}}
+{{- end -}}
+{{- range $pools -}}
+{{- $_ := set . "groupNodes" (get $nodes (toString .group)) -}}
 {{- end -}}
 {{- toJson $pools -}}
 {{- end }}
