@@ -41,6 +41,8 @@ _BY_CODE = {
     grpc.StatusCode.UNAVAILABLE: errors.UnavailableError,
     grpc.StatusCode.DEADLINE_EXCEEDED: errors.DeadlineError,
 }
+# With these gRPC itself ends a call whose connection is gone, or breaks while it writes.
+_CUT = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED, grpc.StatusCode.INTERNAL)
 
 
 def status_code(error: errors.PdserveError) -> grpc.StatusCode:
@@ -73,11 +75,18 @@ def shortened(text: str) -> str:
 
 def from_rpc_error(call_error: grpc.RpcError) -> errors.PdserveError:
     """The exception that the server raised, as well as its status tells."""
-    detail = sent_detail(call_error) or types_pb2.ErrorDetail()
     code = call_error.code()
-    kind = _BY_REASON.get(detail.reason) or _BY_CODE.get(code, errors.PdserveError)
     text = call_error.details() or code.name
+    if is_cut(call_error):
+        return errors.UnavailableError(text)
+    detail = sent_detail(call_error) or types_pb2.ErrorDetail()
+    kind = _BY_REASON.get(detail.reason) or _BY_CODE.get(code, errors.PdserveError)
     return kind(text, field=detail.field, limit=detail.limit, retry_after_s=detail.retry_after_s)
+
+
+def is_cut(call_error: grpc.RpcError) -> bool:
+    """Whether gRPC ended the call, and no server: the connection is gone."""
+    return call_error.code() in _CUT and sent_detail(call_error) is None
 
 
 def sent_detail(call_error: grpc.RpcError) -> types_pb2.ErrorDetail | None:

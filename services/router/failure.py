@@ -3,12 +3,11 @@
 import time
 from collections.abc import Mapping
 
-import grpc
 from grpc import aio
 
 from pdserve import errors
 from pdserve.errors import PdserveError
-from pdserve.rpc.errors import from_rpc_error, sent_detail
+from pdserve.rpc.errors import from_rpc_error, is_cut
 from services.router.instance import Instance
 from services.router.placer import Exclusion
 
@@ -30,7 +29,6 @@ _SHARED = (
 )
 # Of those, the ones that the way between the two is to blame for, and not what either has to do.
 _HAND_OFF = (errors.TransferError, errors.IncompatibleLayoutError)
-_CUT = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
 _ANY_REPORT = float("-inf")
 _NO_REPORT = float("inf")
 
@@ -73,7 +71,7 @@ class AttemptFailed(Exception):  # noqa: N818 - the request may go on
 
 def rpc_failure(instance: Instance, error: aio.AioRpcError) -> InstanceFailure:
     """The failure of `instance` that ended one of its calls."""
-    if error.code() in _CUT and sent_detail(error) is None:
+    if is_cut(error):
         # Not the instance says so but gRPC, whose connection to it is gone.
         return lost(instance, error.details() or "its connection broke")
     return InstanceFailure(instance, from_rpc_error(error))

@@ -4,10 +4,18 @@ import asyncio
 
 import grpc
 import pytest
+from grpc import aio
 
 from pdserve import errors
 from pdserve.rpc.channel import open_channel
-from pdserve.rpc.errors import DETAIL_KEY, servicer_method, status_code, translated
+from pdserve.rpc.errors import (
+    DETAIL_KEY,
+    error_detail,
+    from_rpc_error,
+    servicer_method,
+    status_code,
+    translated,
+)
 from pdserve.rpc.server import RpcServer
 from pdserve.rpc.v1 import prefill_pb2, prefill_pb2_grpc, types_pb2
 
@@ -136,3 +144,22 @@ def test_reasons_tell_the_errors_apart():
     reasons = {kind.reason for kind in EVERY_ERROR}
     assert len(reasons) == len(EVERY_ERROR)
     assert errors.PdserveError.reason not in reasons
+
+
+@pytest.mark.parametrize(
+    ("code", "details"),
+    [
+        (grpc.StatusCode.UNAVAILABLE, "Socket closed"),
+        (grpc.StatusCode.CANCELLED, "CANCELLED"),
+        # What a client gets that was about to write when its peer died.
+        (grpc.StatusCode.INTERNAL, "Internal error from Core"),
+    ],
+)
+def test_a_call_that_grpc_has_cut_means_that_the_server_is_gone(code, details) -> None:
+    cut = from_rpc_error(aio.AioRpcError(code, aio.Metadata(), aio.Metadata(), details))
+    assert type(cut) is errors.UnavailableError
+    assert str(cut) == details
+    said = error_detail(errors.PdserveError("a fault of the server"))
+    metadata = aio.Metadata((DETAIL_KEY, said.SerializeToString()))
+    told = from_rpc_error(aio.AioRpcError(code, aio.Metadata(), metadata, details))
+    assert code is grpc.StatusCode.UNAVAILABLE or type(told) is errors.PdserveError
