@@ -11,6 +11,7 @@ from rendering import EXAMPLES, Manifest, container, example, pod_templates, ren
 
 from pdserve.cli import generate
 from pdserve.config import InstanceConfig, RouterConfig
+from pdserve.models.source import BUILT_IN
 from pdserve.options import add_options, load
 from scripts.generate_chart_schema import SCHEMA, SET_BY_CHART, updated
 
@@ -130,6 +131,12 @@ def test_where_the_options_say_nothing_the_chart_knows_how_long_a_drain_may_take
         if not name.endswith("router"):
             grace_s = pod["spec"]["terminationGracePeriodSeconds"]
             assert grace_s == 15 + InstanceConfig().drain_grace_s
+
+
+@pytest.mark.parametrize("model", BUILT_IN)
+def test_every_model_of_the_image_is_taken(model: str) -> None:
+    # The chart has their names written down.
+    assert configuration(pods({"model": model})["rel-pdserve-router"]).model == model
 
 
 def test_a_router_that_ends_finishes_every_request() -> None:
