@@ -89,7 +89,7 @@ async def test_who_asks_whether_the_router_is_ready_takes_nobody_s_turn() -> Non
         for _ in range(6):
             answer = await it.generate()
             chosen.append(answer.finished.attempts[0].decode)
-            await it.stub.ListModels(router_pb2.ListModelsRequest())
-            assert it.router.serving
+            models = await it.stub.ListModels(router_pb2.ListModelsRequest())
+            assert models.models[0].ready
     assert chosen[:3] == chosen[3:]
     assert len(set(chosen)) == 3
