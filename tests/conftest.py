@@ -12,6 +12,7 @@ settings.load_profile("pdserve")
 # Tests that share something expensive, or that need the machine's cores for processes of their own:
 # where tests run side by side, those of one group run one after the other.
 _GROUPS = {
+    "integration/test_token_identity.py": "identity",
     "integration": "processes",
     "chaos": "processes",
     "unit/planner": "planner",
@@ -21,10 +22,10 @@ _GROUPS = {
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Puts each test into the group of its folder."""
+    """Puts each test into the group of its file or folder."""
     root = Path(__file__).parent
     for item in items:
-        folder = item.path.relative_to(root)
-        for prefix, group in _GROUPS.items():
-            if folder.is_relative_to(prefix):
-                item.add_marker(pytest.mark.xdist_group(group))
+        path = item.path.relative_to(root)
+        groups = (group for prefix, group in _GROUPS.items() if path.is_relative_to(prefix))
+        if group := next(groups, None):
+            item.add_marker(pytest.mark.xdist_group(group))

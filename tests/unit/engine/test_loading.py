@@ -210,7 +210,7 @@ def test_a_cut_gguf_file_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.model
-@pytest.mark.xdist_group("processes")  # where transformers' model is loaded already
+@pytest.mark.xdist_group("identity")  # where transformers' model is loaded already
 def test_the_default_model_equals_transformers() -> None:
     source = resolve_model("smollm2-135m-instruct")
     model = load_model(source, torch.float32, CPU)
