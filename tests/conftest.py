@@ -1,13 +1,16 @@
 """Settings of every test."""
 
+import os
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
-# How long an example takes says more about the machine than about the code.
+# How long an example takes says more about the machine than about the code. CI tries the same
+# examples each time, so that what fails there fails for what was submitted.
 settings.register_profile("pdserve", deadline=None)
-settings.load_profile("pdserve")
+settings.register_profile("ci", deadline=None, derandomize=True)
+settings.load_profile(os.environ.get("PDSERVE_HYPOTHESIS", "pdserve"))
 
 # Tests that share something expensive, or that need the machine's cores for processes of their own:
 # where tests run side by side, those of one group run one after the other.
