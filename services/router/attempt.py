@@ -36,7 +36,6 @@ class Attempts:
         pair = prefill.incarnation, decode.incarnation
         # The KV counts as under way from the decision on: the next one must not see a free link.
         flight = ExitStack()
-        flight.enter_context(_in_flight(live, prefill, decode))
 
         def landed() -> None:
             self._breakers.succeeded(*pair)
@@ -47,6 +46,7 @@ class Attempts:
         second = DecodeLeg(live, decode, handoff)
         try:
             with flight, live.dispatch(prefill) as to_prefill, live.dispatch(decode) as to_decode:
+                flight.enter_context(_in_flight(live, prefill, decode))
                 return await _first_result(
                     _until_handed_off(_unless_cut(first.run(to_prefill), prefill), handoff),
                     _unless_cut(second.run(to_decode), decode),

@@ -86,7 +86,11 @@ class Instance:
         self._candidate: Candidate | None = None
         self._cost: InstanceCost | None = None
         knowledge.join(address, self.incarnation)
-        self.update(report)
+        try:
+            self.update(report)
+        except BaseException:
+            knowledge.leave(self.role, self.incarnation)
+            raise
 
     def connect(self, channel: aio.Channel) -> None:
         """Takes another channel for calls that begin now."""

@@ -255,6 +255,7 @@ class Watcher:
         if self.instance:
             self.instance.lose(reason, dead=dead)
             self.instance = None
+            self._on_change()
 
     def _enter(self, state: State, detail: str) -> None:
         changed = state is not self.state

@@ -5,6 +5,7 @@ only the rows of those that have changed since are written anew.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import accumulate
 from operator import attrgetter
 
@@ -19,10 +20,9 @@ from pdserve.latency.cost import (
     decode_line_s,
     prefill_s,
 )
+from services.router.links import Floats
 from services.router.placement.slots import Slots
 from services.router.view import Candidate, Works
-
-Floats = NDArray[np.float64]
 
 # What an instance is taken to cost as long as no instance has told: the order of magnitude of a
 # small model on one GPU. It ranks by load; nothing is refused by it.
@@ -61,7 +61,7 @@ _WIDTHS = {
     "token_bytes": 1,
     # Whether the costs below are known.
     "known": 1,
-    # Seconds of a pass: at all, a token and a square; at all, a token of context and a sequence,
+    # Seconds of a pass: at all, a token and a square; at all, a sequence and a token of context,
     # these also for batches from `large_from` on.
     "prefill": 3,
     "decode": 3,
@@ -157,9 +157,9 @@ class Columns:
             layout.block_size,
             layout.token_bytes,
             candidate.cost is not None,
-            *_plane(lambda tokens, squares: prefill_s(cost, tokens, squares)),
-            *_plane(lambda context, batch: decode_line_s(cost.decode, cost, batch, context)),
-            *_plane(lambda context, batch: decode_line_s(cost.decode_large, cost, batch, context)),
+            *_plane(partial(prefill_s, cost)),
+            *_plane(partial(decode_line_s, cost.decode, cost)),
+            *_plane(partial(decode_line_s, cost.decode_large, cost)),
             cost.large_from * cost.pp,
         )
 

@@ -7,7 +7,8 @@ from typing import SupportsInt
 import numpy as np
 from numpy.typing import NDArray
 
-from services.router.placement.prediction import Decodes, Floats, Prefills
+from services.router.links import Floats
+from services.router.placement.prediction import Decodes, Prefills
 from services.router.placement.sides import Side
 from services.router.placer import Objectives, PlacementRequest, Rung, Score
 

@@ -9,11 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pdserve.rpc.v1 import types_pb2
-from services.router.links import LinkEstimates
+from services.router.links import Floats, LinkEstimates
 from services.router.placement.columns import Rows
 from services.router.placer import PRIORITIES
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +78,8 @@ def decodes(rows: Rows, tokens: int, habits: Habits) -> Decodes:
     context = rows["context"] + tokens
     large = batch >= rows["large_from"]
     lines = np.where(large, rows["decode_large"], rows["decode"])
-    base_s, per_context_token_s, per_sequence_s = lines
-    step_s = base_s + per_context_token_s * context + per_sequence_s * batch
+    base_s, per_sequence_s, per_context_token_s = lines
+    step_s = base_s + per_sequence_s * batch + per_context_token_s * context
     # Those that decode leave one by one, each with its blocks and its seat.
     lacking = np.maximum(0.0, rows["waiting"] + tokens + 1 - rows["free"])
     blocks_s = habits.decode_s * lacking / np.maximum(rows["context"], 1.0)

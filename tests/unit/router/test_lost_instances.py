@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from router_bench import bench, tiny_model
+from router_bench import Bench, bench, tiny_model
 from router_fakes import ANSWER, Script, hang
 
 from pdserve.cluster.instance import InstanceAddress, Role
@@ -206,10 +206,19 @@ async def test_an_instance_behind_two_addresses_is_one_and_outlives_either() -> 
         assert (await it.generate()).text == ANSWER
 
 
+def detail_of(it: Bench, fake) -> str:
+    status = it.router.fleet.status()
+    return next(each.detail for each in status if each.address == fake.address.address)
+
+
+@pytest.mark.parametrize("met_before", [True, False])
 async def test_a_report_that_nobody_foresaw_costs_its_instance_and_not_the_router(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, met_before: bool
 ) -> None:
     async with bench(decode=2) as it:
+        if not met_before:
+            it.members.change([*it.prefill, it.decode[1]])
+            await it.until(lambda: len(it.router.fleet.instances()) == 2)
         taken, bad = Knowledge.cached, it.decode[0].report.info.incarnation
 
         def fail(self, role, incarnation, changes) -> None:
@@ -218,8 +227,10 @@ async def test_a_report_that_nobody_foresaw_costs_its_instance_and_not_the_route
             taken(self, role, incarnation, changes)
 
         monkeypatch.setattr(Knowledge, "cached", fail)
+        it.members.change(it.instances)
         it.decode[0].publish()
         await it.until_state(it.decode[0], "down")
+        await it.until(lambda: "unforeseen" in detail_of(it, it.decode[0]))
         assert (await it.generate()).finished.attempts[0].decode == "decode-1"
         monkeypatch.undo()
         await it.until_state(it.decode[0], "up")
