@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from transformers import AutoModelForCausalLM, DynamicCache
+from transformers import AutoModelForCausalLM, DynamicCache, LlamaConfig
 
-from benchmarks.random_checkpoint import LLAMA_8B, TINY, LlamaShape, write_checkpoint
+from benchmarks.random_checkpoint import LLAMA_8B, TINY, write_checkpoint
 from benchmarks.report import console, print_table, spread
 from pdserve.config import InstanceConfig
 from pdserve.instance.loading import load_engine, make_engine, resolve_device
@@ -40,7 +40,7 @@ class Shape(NamedTuple):
 class Size:
     """The model that is made where none is given, and what lengths and memory are divided by."""
 
-    checkpoint: LlamaShape
+    checkpoint: LlamaConfig
     divisor: int
 
     def shapes(self, shapes: Sequence[Shape]) -> list[Shape]:

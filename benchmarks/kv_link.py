@@ -29,6 +29,7 @@ from pdserve.kv.pool import KvPool
 from pdserve.kv.receiver import Receiver
 from pdserve.kv.sender import Sender
 from pdserve.rpc.v1 import prefill_pb2, prefill_pb2_grpc, types_pb2
+from tests.devices import nccl_host
 
 # The KV of Llama 3.1 8B: 128 KiB a token.
 LAYOUT = KvLayout("8b", "bfloat16", layers=32, kv_heads=8, head_dim=128, block_size=16)
@@ -73,7 +74,7 @@ async def run(repeats: int, device: str = "auto") -> None:
 async def _pulls(device: torch.device, segment_bytes: int) -> list[Pull]:
     """The pulls of one decode process from one prefill process, one after the other."""
     config = _config(segment_bytes)
-    os.environ.update(_as_host("decode"))  # NCCL reads it when it first connects
+    os.environ.update(nccl_host())  # NCCL reads it when it first connects
     async with _prefill(device, segment_bytes) as address, aio.insecure_channel(address) as channel:
         stub = prefill_pb2_grpc.PrefillStub(channel)
         pool = KvPool(LAYOUT, _blocks(), device)
@@ -111,7 +112,7 @@ async def _prefill(device: torch.device, segment_bytes: int) -> AsyncIterator[st
         sys.executable,
         *("-m", "benchmarks.kv_link", str(device), str(segment_bytes)),
         cwd=ROOT,
-        env={**os.environ, **_as_host("prefill")},
+        env={**os.environ, **nccl_host()},
         stdout=asyncio.subprocess.PIPE,
     )
     assert process.stdout is not None
@@ -120,11 +121,6 @@ async def _prefill(device: torch.device, segment_bytes: int) -> AsyncIterator[st
     finally:
         process.terminate()
         await process.wait()
-
-
-def _as_host(name: str) -> dict[str, str]:
-    """Environment in which NCCL takes the process for the only one of a host."""
-    return {"NCCL_HOSTID": name, "NCCL_SOCKET_IFNAME": "lo", "NCCL_IB_DISABLE": "1"}
 
 
 def _config(segment_bytes: int) -> TransferConfig:
